@@ -1,0 +1,3 @@
+//! syncnet.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! syncnetctl.
+
+fn main() {}

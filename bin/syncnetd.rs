@@ -1,0 +1,3 @@
+//! syncnetd.
+
+fn main() {}

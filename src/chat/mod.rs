@@ -1,0 +1,2 @@
+//! Pure: the replicated state.
+pub mod command;

@@ -1,0 +1,1 @@
+//! A connection with fail-over and an outbox.

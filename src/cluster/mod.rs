@@ -1,0 +1,2 @@
+//! Pure: who is alive, who leads, what is committed.
+pub mod message;

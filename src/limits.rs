@@ -1,0 +1,144 @@
+//! Every bound, with what it costs and why it is that much. What a stranger can grow is bounded here or nowhere.
+
+use crate::types::Span;
+
+/// Servers in a cluster. More voters make every commit wait for more disks; five survive two failures already.
+pub const SERVERS_MAX: usize = 9;
+/// Bytes of a server's id: it is kept inline in every message that names a server.
+pub const SERVER_ID_BYTES_MAX: usize = 23;
+/// Bytes of a cluster's name.
+pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
+
+// --- Chat ---------------------------------------------------------------------------------------
+
+/// Bytes of a user's name (UTF-8). Fits a column of a terminal in most scripts.
+pub const NAME_BYTES_MAX: usize = 32;
+/// Bytes of a room's name (UTF-8).
+pub const ROOM_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a topic (UTF-8).
+pub const TOPIC_BYTES_MAX: usize = 1024;
+/// The largest `message_size_max` that a configuration may ask for, in bytes.
+pub const MESSAGE_BYTES_CEILING: usize = 256 * 1024;
+/// The `message_size_max` of a configuration that says nothing, in bytes.
+pub const MESSAGE_BYTES_DEFAULT: usize = 64 * 1024;
+/// Rooms of a cluster: some 300 bytes each.
+pub const ROOMS_MAX: usize = 65_536;
+/// Rooms that one session is in.
+pub const ROOMS_PER_SESSION_MAX: usize = 256;
+/// Sessions of a cluster, live and silent: some 300 bytes each.
+pub const SESSIONS_MAX: usize = 100_000;
+/// Outcomes kept for one session until its client has acknowledged them; also how many commands a client
+/// may have unacknowledged. 1,024 fill a 100 ms round trip at 10,000 messages a second.
+pub const SESSION_RESULTS_MAX: usize = 1024;
+/// Idempotency keys kept by a cluster: some 100 bytes each.
+pub const DEDUP_KEYS_MAX: usize = 1_000_000;
+/// How far ahead of the cluster's Lamport clock a client's may be before it is clamped.
+pub const LAMPORT_STEP_MAX: u64 = 1 << 20;
+/// Sessions named in one Touch entry; a server with more sends several.
+pub const TOUCH_SESSIONS_MAX: usize = 1024;
+/// Log age without a sign of life after which a session's name is free for others.
+pub const NAME_RELEASE: Span = Span::from_ms(60_000);
+/// How often a server reports its live sessions; several of these fit in `NAME_RELEASE`.
+pub const TOUCH_INTERVAL: Span = Span::from_ms(20_000);
+/// Log age advances by at most this much a step, so that a leader that was asleep expires nobody.
+pub const AGE_STEP_MAX: Span = Span::from_ms(1_000);
+
+// --- Frames -------------------------------------------------------------------------------------
+
+/// Bytes of a frame between client and server, without its length.
+pub const CLIENT_FRAME_BYTES_MAX: usize = MESSAGE_BYTES_CEILING + 4096;
+/// Bytes of a frame between servers, without its length.
+pub const PEER_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of a datagram: one Ethernet frame with room for tunnels.
+pub const DATAGRAM_BYTES_MAX: usize = 1200;
+/// Bytes of an entry's payload: a message and its head.
+pub const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_CEILING + 2048;
+
+// --- Replication --------------------------------------------------------------------------------
+
+/// Bytes of entries that a leader sends ahead of a follower's answers.
+pub const INFLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of entries in one append to a follower.
+pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Entries in one append to a follower.
+pub const APPEND_ENTRIES_MAX: usize = 8192;
+/// Bytes of recent entries kept in memory for followers and for applying.
+pub const ENTRY_CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that a leader has proposed and not yet seen committed; beyond it, it takes no more commands.
+pub const UNCOMMITTED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of forwarded commands that a leader holds while it takes office or hands over.
+pub const HELD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of commands that a server has accepted from its clients and not yet applied; beyond it, it reads no more of them.
+pub const UNAPPLIED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Appends handed to the log writer and not yet persisted; beyond it, nothing is proposed (votes still find room).
+pub const UNPERSISTED_APPENDS_MAX: usize = 1024;
+/// Replicas compare digests of their state at every index that this divides.
+pub const DIGEST_EVERY: u64 = 1024;
+/// Read questions (`tail --no-follow` and the like) waiting for a majority; beyond it the next is refused.
+pub const READS_WAITING_MAX: usize = 4096;
+
+// --- The log ------------------------------------------------------------------------------------
+
+/// Bytes of a record's header on disk.
+pub const RECORD_HEADER_BYTES: usize = 64;
+/// The smallest `segment_size`, in bytes: the largest record must fit.
+pub const SEGMENT_BYTES_MIN: u64 = 1024 * 1024;
+/// The largest `segment_size`, in bytes: offsets in a segment are 32 bits.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// The `segment_size` of a configuration that says nothing, in bytes.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
+/// Bytes that one answer of the reader thread holds at most (one entry more if that alone is larger).
+pub const READ_BYTES_MAX: usize = 256 * 1024;
+/// Jobs waiting for the reader thread.
+pub const READ_JOBS_MAX: usize = 4096;
+
+// --- Fan-out ------------------------------------------------------------------------------------
+
+/// Bytes of the live tail of one room and encoding.
+pub const TAIL_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of all tails and of all blocks read from disk together.
+pub const BLOCKS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Subscriptions of one connection.
+pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 256;
+
+// --- The poll loop ------------------------------------------------------------------------------
+
+/// Events taken from one poll.
+pub const EVENTS_PER_TURN: usize = 1024;
+/// Bytes read from one connection in a turn; what is left waits on the ready list.
+pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
+/// Bytes read from one peer link in a turn: one full append and more.
+pub const PEER_READ_BYTES_PER_TURN: usize = 2 * 1024 * 1024;
+/// Bytes of items sent to one connection in a turn.
+pub const SEND_BYTES_PER_TURN: usize = 256 * 1024;
+/// Connections accepted in a turn.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Datagrams read in a turn.
+pub const DATAGRAMS_PER_TURN: usize = 256;
+/// Bytes of answers waiting for one client; a client that lets more pile up isn't read from until it has taken them.
+pub const OUTPUT_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of frames waiting for one peer; what doesn't fit is dropped, and the link is reset so that both sides know.
+pub const PEER_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Connections of clients, if the descriptor limit allows.
+pub const CONNECTIONS_MAX: usize = 20_000;
+/// Connections of clients from one address that isn't loopback.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_000;
+/// Descriptors held back for peers, the log and the next accept.
+pub const DESCRIPTORS_RESERVED: usize = 64;
+/// A connection that has not finished its hello by then is closed.
+pub const HELLO_TIMEOUT: Span = Span::from_ms(5_000);
+/// How long a listener rests when the system has no descriptor left.
+pub const ACCEPT_REST: Span = Span::from_ms(100);
+/// How long an orderly stop may take: less than the 5 s that are promised.
+pub const STOP_TIMEOUT: Span = Span::from_ms(4_000);
+/// How long a server without a leader waits before it tells its clients that there is no quorum.
+pub const NO_QUORUM_NOTICE: Span = Span::from_ms(1_000);
+/// Log lines waiting for the log file; beyond it they are counted and dropped.
+pub const LOG_LINES_MAX: usize = 8192;
+
+const _: () = assert!(APPEND_BYTES_MAX + PAYLOAD_BYTES_MAX + 65_536 <= PEER_FRAME_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_MAX < SEGMENT_BYTES_MIN as usize / 2);
+const _: () = assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_CEILING);
+const _: () = assert!(CLIENT_FRAME_BYTES_MAX <= OUTPUT_BYTES_MAX);
+const _: () = assert!(TOUCH_INTERVAL.0 * 2 < NAME_RELEASE.0);
+const _: () = assert!(CLIENT_FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX);

@@ -1,0 +1,3 @@
+//! Bytes ↔ values.
+pub mod client;
+pub mod peer;
