@@ -2,6 +2,8 @@
 //! happened, `poll` drains what should happen next, `deadline` says when it wants to be woken. Mutate, then drain to the
 //! end, then mutate. It opens no socket or file, reads no clock, draws no random number but from the seed that it was given.
 
+pub mod fanout;
+
 use crate::cluster::message::Datagram;
 use crate::log::{Append, ItemRef, ReadAnswer, ReadRequest};
 use crate::types::{AppendId, Boot, ConnId, DirectoryId, ServerId};
