@@ -2,6 +2,8 @@
 //! happened, `poll` drains what should happen next, `deadline` says when it wants to be woken. Mutate, then drain to the
 //! end, then mutate. It opens no socket or file, reads no clock, draws no random number but from the seed that it was given.
 
+pub use crate::types::Level;
+
 use crate::cluster::message::Datagram;
 use crate::log::{Append, ItemRef, ReadAnswer, ReadRequest};
 use crate::types::{AppendId, Boot, ConnId, DirectoryId, ServerId};
@@ -77,17 +79,4 @@ pub struct Event {
     pub level: Level,
     /// What happened, in words.
     pub text: String,
-}
-
-/// How important an event is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Level {
-    /// Somebody must act.
-    Error,
-    /// Something is not as it should be.
-    Warn,
-    /// What an operator wants to know.
-    Info,
-    /// For developers.
-    Debug,
 }
