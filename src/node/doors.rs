@@ -130,14 +130,21 @@ impl Doors {
         self.unbind(conn);
         self.end_opening(conn);
         if let Some(entry) = self.conns.get_mut(&conn) {
-            entry.bound = Some(Bound { session, next: None, sent: VecDeque::new(), ignored: false });
+            entry.bound = Some(Bound {
+                session,
+                next: None,
+                sent: VecDeque::new(),
+                ignored: false,
+            });
             self.by_session.insert(session, conn);
         }
         old
     }
 
     fn unbind(&mut self, conn: ConnId) {
-        let Some(bound) = self.conns.get_mut(&conn).and_then(|entry| entry.bound.take()) else { return };
+        let Some(bound) = self.conns.get_mut(&conn).and_then(|entry| entry.bound.take()) else {
+            return;
+        };
         self.unapplied_bytes -= bound.sent.iter().map(|&(_, bytes)| bytes).sum::<usize>();
         self.by_session.remove(&bound.session);
         self.set_timer(conn, None);
@@ -153,7 +160,9 @@ impl Doors {
     }
 
     pub fn end_opening(&mut self, conn: ConnId) {
-        let Some(opening) = self.conns.get_mut(&conn).and_then(|entry| entry.opening.take()) else { return };
+        let Some(opening) = self.conns.get_mut(&conn).and_then(|entry| entry.opening.take()) else {
+            return;
+        };
         self.by_secret.remove(&opening.secret);
         self.set_timer(conn, None);
     }
@@ -168,13 +177,17 @@ impl Doors {
         unacknowledged: ClientSeq,
         bytes: usize,
     ) -> Verdict {
-        let Some(entry) = self.conns.get_mut(&conn) else { return Verdict::NotOpen };
+        let Some(entry) = self.conns.get_mut(&conn) else {
+            return Verdict::NotOpen;
+        };
         let Some(bound) = entry.bound.as_mut().filter(|bound| bound.session == session) else {
             return Verdict::NotOpen;
         };
         // A server that is behind what the client has seen elsewhere asks for too much; the client begins at the lowest number whose
         // outcome it doesn't know. Commands that were under way when it was asked have a higher one.
-        let expected = bound.next.is_none_or(|next| seq == next || (seq > next && seq == unacknowledged));
+        let expected = bound
+            .next
+            .is_none_or(|next| seq == next || (seq > next && seq == unacknowledged));
         if !expected {
             if bound.next.is_some_and(|next| seq > next) {
                 bound.ignored = true;
@@ -193,7 +206,9 @@ impl Doors {
 
     /// A command of the session on this connection was applied: all up to it are.
     pub fn applied(&mut self, now: Tick, conn: ConnId, seq: ClientSeq) {
-        let Some(bound) = self.conns.get_mut(&conn).and_then(|entry| entry.bound.as_mut()) else { return };
+        let Some(bound) = self.conns.get_mut(&conn).and_then(|entry| entry.bound.as_mut()) else {
+            return;
+        };
         let mut progress = false;
         while let Some(&(first, bytes)) = bound.sent.front()
             && first <= seq
@@ -226,7 +241,9 @@ impl Doors {
 
     /// Begins again after the session's last applied command: the client is to send from `from` on.
     pub fn restart(&mut self, now: Tick, conn: ConnId, from: ClientSeq) {
-        let Some(bound) = self.conns.get_mut(&conn).and_then(|entry| entry.bound.as_mut()) else { return };
+        let Some(bound) = self.conns.get_mut(&conn).and_then(|entry| entry.bound.as_mut()) else {
+            return;
+        };
         self.unapplied_bytes -= bound.sent.iter().map(|&(_, bytes)| bytes).sum::<usize>();
         bound.sent.clear();
         bound.ignored = false;

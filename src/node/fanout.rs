@@ -298,17 +298,27 @@ impl Fanout {
 
     /// The next whole items for a connection. None: nothing now; the connection will be among the ready ones when there is.
     pub fn pump(&mut self, conn: ConnId) -> Option<&[u8]> {
-        self.offer = None;
+        self.offer(conn);
+        self.offered()
+    }
+
+    /// Looks for the next whole items for a connection; [`Fanout::offered`] has them.
+    pub fn offer(&mut self, conn: ConnId) {
         let rooms = self.cursors.get(&conn).map_or(0, Vec::len);
-        for turn in 0..rooms {
-            if let Some(offer) = self.offer_of(conn, turn) {
-                self.offer = Some(offer);
-                break;
-            }
-        }
+        self.offer = (0..rooms).find_map(|turn| self.offer_of(conn, turn));
+    }
+
+    /// The slice that [`Fanout::offer`] found.
+    #[must_use]
+    pub fn offered(&self) -> Option<&[u8]> {
         let offer = self.offer.as_ref()?;
-        let block = self.block(offer)?;
-        block.bytes.get(offer.from..offer.to)
+        self.block(offer)?.bytes.get(offer.from..offer.to)
+    }
+
+    /// Whether there is a question to the reader, or a subscription that has come to its end.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.wanted.is_empty() || !self.done.is_empty()
     }
 
     fn block(&self, offer: &Offer) -> Option<&Block> {
