@@ -38,6 +38,12 @@ pub const LAMPORT_STEP_MAX: u64 = 1 << 20;
 pub const TOUCH_SESSIONS_MAX: usize = 1024;
 /// Log age without a sign of life after which a session's name is free for others.
 pub const NAME_RELEASE: Span = Span::from_ms(60_000);
+/// Log age after which a silent session and an idempotency key are forgotten, if nobody says otherwise.
+pub const SESSION_EXPIRY_DEFAULT: Span = Span::from_ms(24 * 3_600_000);
+/// How long idempotency keys that have run out may wait for others, so that one entry forgets many.
+pub const FORGET_KEYS_INTERVAL: Span = Span::from_ms(60_000);
+/// Idempotency keys that one entry forgets: some 5 ms; what is left is due again at once.
+pub const FORGET_KEYS_MAX: usize = 8192;
 /// How often a server reports its live sessions; several of these fit in `NAME_RELEASE`.
 pub const TOUCH_INTERVAL: Span = Span::from_ms(20_000);
 /// Log age advances by at most this much a step, so that a leader that was asleep expires nobody.
@@ -76,6 +82,9 @@ pub const UNPERSISTED_APPENDS_MAX: usize = 1024;
 pub const DIGEST_EVERY: u64 = 1024;
 /// Read questions (`tail --no-follow` and the like) waiting for a majority; beyond it the next is refused.
 pub const READS_WAITING_MAX: usize = 4096;
+
+/// Entries applied in a turn: some 10 ms; what is left is applied in the next.
+pub const APPLIES_PER_TURN: usize = 8192;
 
 // --- The log ------------------------------------------------------------------------------------
 

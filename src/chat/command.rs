@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits;
 use crate::types::{ClientSeq, Lamport, Position, RoomId, Seq, ServerId, SessionId};
 
 /// What the leader adds to a command when it enters the log; nothing else in an entry is the leader's.
@@ -175,6 +176,16 @@ pub struct Settings {
     pub session_expiry_ms: u64,
     /// Log age after which a silent session's name is free, in milliseconds.
     pub name_release_ms: u64,
+}
+
+impl Default for Settings {
+    /// What holds before the leader's first settings entry.
+    fn default() -> Settings {
+        Settings {
+            session_expiry_ms: limits::SESSION_EXPIRY_DEFAULT.as_ms(),
+            name_release_ms: limits::NAME_RELEASE.as_ms(),
+        }
+    }
 }
 
 /// What a command came to. Kept for the session until the client has acknowledged it.

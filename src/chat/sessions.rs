@@ -1,0 +1,184 @@
+//! Client sessions: who they are, what their last commands came to, and when they were last heard of.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::command::{KeyId, Name, Outcome, SecretHash};
+use crate::limits;
+use crate::types::{ClientSeq, RoomId, SessionId};
+
+/// A client session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Session {
+    /// The index of the entry that opened it.
+    pub id: SessionId,
+    /// The name that it has, or had while `named` is false.
+    pub name: Name,
+    /// Who holds the name.
+    pub key: KeyId,
+    /// By which the client proves itself.
+    pub secret: SecretHash,
+    /// The number of the last command that was taken.
+    pub last: ClientSeq,
+    /// Whether it holds its name; false after a release until it is heard of again and the name is still free.
+    pub named: bool,
+    /// The log age at which it was last heard of, in milliseconds.
+    heard_ms: u64,
+    /// Of the last commands, the newest at the back; the last one's number is `last`.
+    outcomes: VecDeque<Outcome>,
+    rooms: BTreeSet<RoomId>,
+}
+
+impl Session {
+    /// The log age at which it was last heard of, in milliseconds.
+    #[must_use]
+    pub fn heard_ms(&self) -> u64 {
+        self.heard_ms
+    }
+
+    /// The rooms that it is in.
+    #[must_use]
+    pub fn rooms(&self) -> &BTreeSet<RoomId> {
+        &self.rooms
+    }
+
+    /// The rooms that it is in, to be changed.
+    pub fn rooms_mut(&mut self) -> &mut BTreeSet<RoomId> {
+        &mut self.rooms
+    }
+
+    /// What a command came to, while that is remembered.
+    #[must_use]
+    pub fn outcome(&self, seq: ClientSeq) -> Option<&Outcome> {
+        let back = self.last.0.checked_sub(seq.0)?;
+        let back = usize::try_from(back).ok()?;
+        let at = self.outcomes.len().checked_sub(back + 1)?;
+        self.outcomes.get(at)
+    }
+
+    /// How many outcomes are remembered.
+    #[must_use]
+    pub fn outcomes(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// Forgets the outcomes below the number that the client has said it doesn't know yet.
+    pub fn acknowledged_below(&mut self, seq: ClientSeq) {
+        let first = (self.last.0 + 1).saturating_sub(self.outcomes.len() as u64);
+        let known = seq.0.saturating_sub(first).min(self.outcomes.len() as u64);
+        self.outcomes.drain(..known as usize);
+    }
+
+    /// Takes the next command's outcome.
+    pub fn record(&mut self, outcome: Outcome) {
+        self.last = self.last.next();
+        if self.outcomes.len() == limits::SESSION_RESULTS_MAX {
+            self.outcomes.pop_front();
+        }
+        self.outcomes.push_back(outcome);
+    }
+}
+
+/// All sessions, with what is needed to find the ones that have been silent without looking at every one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Sessions {
+    sessions: BTreeMap<SessionId, Session>,
+    by_secret: BTreeMap<SecretHash, SessionId>,
+    /// Those that hold their name, by when they were last heard of.
+    named: BTreeSet<(u64, SessionId)>,
+    /// Those that don't, by when they were last heard of.
+    nameless: BTreeSet<(u64, SessionId)>,
+}
+
+impl Sessions {
+    /// The session of that id.
+    #[must_use]
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    /// The session of that id, to be changed. When it was heard of and whether it is named are changed by
+    /// [`Sessions::hear`] only.
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&id)
+    }
+
+    /// The session that was opened with that secret.
+    #[must_use]
+    pub fn by_secret(&self, secret: &SecretHash) -> Option<SessionId> {
+        self.by_secret.get(secret).copied()
+    }
+
+    /// Adds a session that holds its name. The caller has made sure that neither its id nor its secret is there.
+    pub fn add(&mut self, id: SessionId, name: Name, key: KeyId, secret: SecretHash, heard_ms: u64) {
+        let session = Session {
+            id,
+            name,
+            key,
+            secret,
+            last: ClientSeq(0),
+            named: true,
+            heard_ms,
+            outcomes: VecDeque::new(),
+            rooms: BTreeSet::new(),
+        };
+        self.sessions.insert(id, session);
+        self.by_secret.insert(secret, id);
+        self.named.insert((heard_ms, id));
+    }
+
+    /// The session was heard of at that age, and from now on has its name or not.
+    pub fn hear(&mut self, id: SessionId, heard_ms: u64, named: bool) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if session.heard_ms == heard_ms && session.named == named {
+            return;
+        }
+        let from = if session.named {
+            &mut self.named
+        } else {
+            &mut self.nameless
+        };
+        from.remove(&(session.heard_ms, id));
+        session.heard_ms = heard_ms;
+        session.named = named;
+        let to = if named { &mut self.named } else { &mut self.nameless };
+        to.insert((heard_ms, id));
+    }
+
+    /// Removes a session.
+    pub fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.sessions.remove(&id)?;
+        self.by_secret.remove(&session.secret);
+        self.named.remove(&(session.heard_ms, id));
+        self.nameless.remove(&(session.heard_ms, id));
+        Some(session)
+    }
+
+    /// Those that hold their name, the longest silent first: (when it was last heard of, the session).
+    pub fn named_by_silence(&self) -> impl Iterator<Item = (u64, SessionId)> {
+        self.named.iter().copied()
+    }
+
+    /// Those that don't, the longest silent first.
+    pub fn nameless_by_silence(&self) -> impl Iterator<Item = (u64, SessionId)> {
+        self.nameless.iter().copied()
+    }
+
+    /// All ids, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.keys().copied()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+}
