@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use super::calls::{Action, Call, Event, Fate, Input, Options, Output, Ticket};
-use super::outbox::Outbox;
+use super::outbox::{self, Outbox};
 use super::pulse::{Expect, Pulse, Verdict as Life};
 use super::questions::{Answer, Questions};
 use super::servers::Servers;
@@ -16,6 +16,9 @@ use crate::limits;
 use crate::rng::Rng;
 use crate::types::{ClientSeq, Lamport, ServerId, SessionId, Span, Tick};
 use crate::wire::client::{Ack, MAGIC, Request, Response, ServerAddress, VERSIONS};
+
+/// Ids of questions begin above this, so that a refusal that names a command's number isn't taken for an answer.
+const IDS_FROM: u64 = 1 << 40;
 
 /// The ticket of what the core does on its own account.
 const OWN: Ticket = Ticket(u64::MAX);
@@ -105,7 +108,7 @@ impl Core {
             questions: Questions::default(),
             pulse: Pulse::default(),
             lamport: Lamport(0),
-            last_id: 0,
+            last_id: IDS_FROM,
             closing: None,
             outputs: VecDeque::new(),
         }
@@ -311,7 +314,7 @@ impl Core {
                 let events = self.subscriptions.end(room);
                 self.tell_all(events);
             }
-            Response::Refused { id: 0, code, text } => self.refused(now, code, &text),
+            Response::Refused { id, code, text } if id <= IDS_FROM => self.refused(now, code, &text),
             Response::Refused { id, code, text } => {
                 if let Some(events) = self.subscriptions.refused(now, id, code, &text) {
                     self.tell_all(events);
@@ -402,7 +405,7 @@ impl Core {
                     self.end();
                     return;
                 }
-                (Action::Rename { name }, Outcome::Done) => self.session.renamed(name.clone()),
+                (Action::Rename { name }, Outcome::Done) => self.session.renamed(outbox::user_name(name).shown),
                 _ => {}
             }
             self.tell(Event::Done {
@@ -472,6 +475,11 @@ impl Core {
         let Link::Up { quorum, leader, .. } = &mut self.link else {
             return;
         };
+        if !available && self.session.asked() {
+            // Perhaps only this request can't be answered now; a later one is worth a try.
+            self.hunt.inferred = true;
+            self.session.rewind();
+        }
         // What was on the way when the quorum was lost may be lost, too.
         let back = available && !*quorum;
         *quorum = available;

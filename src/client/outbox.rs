@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::calls::{Action, Fate, Ticket};
+use crate::chat::admission;
 use crate::chat::command::{Command, Head, Name, Outcome};
 use crate::limits;
 use crate::types::{Blob, ClientSeq, Lamport, SessionId, Tick};
@@ -220,11 +221,19 @@ fn text_bytes(action: &Action) -> usize {
     }
 }
 
-/// A name as typed. The server that admits the command folds it its own way, so that all clients' names compare alike.
-fn name(shown: &str) -> Name {
+/// A user's name in the form in which the cluster has it. One that can't be a name stays as it is, for the server to refuse.
+pub(super) fn user_name(text: &str) -> Name {
+    admission::fold_user(text).unwrap_or_else(|_| as_typed(text))
+}
+
+fn room_name(text: &str) -> Name {
+    admission::fold_room(text).unwrap_or_else(|_| as_typed(text))
+}
+
+fn as_typed(text: &str) -> Name {
     Name {
-        shown: shown.to_string(),
-        folded: shown.to_lowercase(),
+        shown: text.to_string(),
+        folded: text.to_string(),
     }
 }
 
@@ -241,13 +250,13 @@ fn command(head: Head, user: &str, action: &Action) -> Command {
         Action::Create { room, or_find } => Command::Create {
             head,
             user,
-            room: name(room),
+            room: room_name(room),
             or_find: *or_find,
         },
         Action::Join { room } => Command::Join {
             head,
             user,
-            room: name(room),
+            room: room_name(room),
         },
         Action::Leave { room } => Command::Leave {
             head,
@@ -263,7 +272,7 @@ fn command(head: Head, user: &str, action: &Action) -> Command {
         Action::Rename { name: new } => Command::Rename {
             head,
             user,
-            name: name(new),
+            name: user_name(new),
         },
         Action::Close => Command::Close { head, user },
     }
@@ -329,7 +338,9 @@ mod tests {
         outbox.rewind();
         let again = send_all(&mut outbox);
         assert_eq!(seqs(&again), [2, 4], "3 is known and isn't asked again");
-        let Command::Post { head, .. } = &again[0] else { panic!() };
+        let Command::Post { head, .. } = &again[0] else {
+            panic!()
+        };
         assert_eq!(head.unacknowledged, ClientSeq(2));
     }
 

@@ -192,7 +192,10 @@ mod tests {
         ));
         assert_eq!(
             questions.ask(Tick(0), 2),
-            Some(Request::Rooms { id: 2, after: RoomId(5) })
+            Some(Request::Rooms {
+                id: 2,
+                after: RoomId(5)
+            })
         );
         // A server that says "more" without leading on doesn't keep us asking.
         let page = Response::Rooms {
@@ -213,11 +216,17 @@ mod tests {
         questions.add(Ticket(1), Question::Ping);
         questions.ask(Tick(0), 1);
         questions.rewind();
-        assert_eq!(questions.answered(Tick(5), Response::Pong { id: 1 }, false), Answer::Nothing);
+        assert_eq!(
+            questions.answered(Tick(5), Response::Pong { id: 1 }, false),
+            Answer::Nothing
+        );
         assert_eq!(questions.ask(Tick(10), 2), Some(Request::Ping { id: 2 }));
         assert_eq!(
             questions.answered(Tick(15), Response::Pong { id: 2 }, false),
-            Answer::Tell(Event::Pong { ticket: Ticket(1), span: Span(5) })
+            Answer::Tell(Event::Pong {
+                ticket: Ticket(1),
+                span: Span(5)
+            })
         );
     }
 }

@@ -208,7 +208,11 @@ mod tests {
     #[test]
     fn servers_that_nobody_ordered_are_tried_in_the_order_of_the_seed() {
         let all = addresses(&["a:1", "b:1", "c:1"]);
-        let first = |seed| Servers::new(&all, false, false, Rng::new(seed)).next().map(str::to_string);
+        let first = |seed| {
+            Servers::new(&all, false, false, Rng::new(seed))
+                .next()
+                .map(str::to_string)
+        };
         assert!((0..20).any(|seed| first(seed) != first(0)));
         assert_eq!(first(3), first(3));
     }

@@ -159,7 +159,10 @@ impl Session {
     pub fn forget(&mut self) {
         self.id = None;
         self.stage = Stage::Unasked(Tick(0));
-        let digest = Sha256::new().chain_update(b"next session").chain_update(self.secret).finalize();
+        let digest = Sha256::new()
+            .chain_update(b"next session")
+            .chain_update(self.secret)
+            .finalize();
         for (byte, new) in self.secret.iter_mut().zip(digest) {
             *byte = new;
         }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::calls::Event;
 use crate::chat::command::Code;
+use crate::limits;
 use crate::types::{Position, RoomId, Seq, Tick};
 use crate::wire::client::{From, Item, Request, RoomInfo, Until};
-use crate::limits;
 
 /// How often a server may say that a room isn't there before that is believed: one that has just come back may not know it yet.
 const MISSING_BELIEVED: u32 = 10;
@@ -59,7 +59,7 @@ pub struct Subscriptions {
 #[must_use]
 pub fn last(count: u32, info: &RoomInfo) -> From {
     if count == 0 {
-        From::Position(info.position.next())
+        From::Position(Position(info.position.0.saturating_add(1)))
     } else if info.seq == Seq(0) {
         From::AfterSeq(Seq(0))
     } else {
@@ -151,7 +151,15 @@ impl Subscriptions {
     }
 
     /// The answer to a request.
-    pub fn subscribed(&mut self, now: Tick, id: u64, room: RoomId, exists: bool, fresh: bool, last_try: bool) -> Verdict {
+    pub fn subscribed(
+        &mut self,
+        now: Tick,
+        id: u64,
+        room: RoomId,
+        exists: bool,
+        fresh: bool,
+        last_try: bool,
+    ) -> Verdict {
         let Some(subscription) = self.rooms.get_mut(&room).filter(|s| s.stage == Stage::Asked(id)) else {
             return Verdict::Tell(Vec::new());
         };
@@ -207,14 +215,18 @@ impl Subscriptions {
             if subscription.stage != Stage::Flowing {
                 return Vec::new();
             }
-            let seq = if item.seq == Seq(0) { subscription.seq } else { item.seq.previous() };
+            let seq = if item.seq == Seq(0) {
+                subscription.seq
+            } else {
+                item.seq.previous()
+            };
             events.push(Event::Gap {
                 room: item.room,
                 positions: (next, item.position.previous()),
-                seqs: (subscription.seq.next(), seq),
+                seqs: (Seq(subscription.seq.0.saturating_add(1)), seq),
             });
         }
-        subscription.next = Some(item.position.next());
+        subscription.next = Some(Position(item.position.0.saturating_add(1)));
         if item.seq > Seq(0) {
             subscription.seq = item.seq;
         }
@@ -295,7 +307,13 @@ mod tests {
         subscriptions.rewind();
         let request = answer(&mut subscriptions, 2);
         assert!(
-            matches!(request, Some(Request::Subscribe { from: From::Position(Position(9)), .. })),
+            matches!(
+                request,
+                Some(Request::Subscribe {
+                    from: From::Position(Position(9)),
+                    ..
+                })
+            ),
             "{request:?}"
         );
         assert_eq!(positions(&subscriptions.item(Tick(0), item(8))), [] as [u64; 0]);
@@ -357,7 +375,13 @@ mod tests {
         subscriptions.rewind();
         subscriptions.ask(Tick(0), 2);
         subscriptions.subscribed(Tick(0), 2, ROOM, true, false, true);
-        assert_eq!(subscriptions.end(ROOM), [Event::End { room: ROOM, fresh: false }]);
+        assert_eq!(
+            subscriptions.end(ROOM),
+            [Event::End {
+                room: ROOM,
+                fresh: false
+            }]
+        );
         assert!(subscriptions.is_empty());
     }
 }
