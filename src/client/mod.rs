@@ -6,9 +6,15 @@
 
 pub mod calls;
 pub mod core;
+pub mod json;
+pub mod key;
+pub mod lines;
+pub mod link;
 pub mod outbox;
 pub mod pulse;
 pub mod questions;
+pub mod render;
 pub mod servers;
 pub mod session;
+mod socket;
 pub mod subscription;
