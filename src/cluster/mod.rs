@@ -1,2 +1,3 @@
 //! Pure: who is alive, who leads, what is committed.
+pub mod chain;
 pub mod message;
