@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::types::{GroupId, RingPosition, ServerId, Span};
 
+pub(crate) use written::distance;
 pub use written::{Parsed, parse};
 
 /// A cluster's configuration, checked.
