@@ -91,6 +91,9 @@ pub const DIGEST_EVERY: u64 = 1024;
 /// Read questions (`tail --no-follow` and the like) waiting for a majority; beyond it the next is refused.
 pub const READS_WAITING_MAX: usize = 4096;
 
+/// Entries applied in a turn: some 10 ms; what is left is applied in the next.
+pub const APPLIES_PER_TURN: usize = 8192;
+
 // --- The log ------------------------------------------------------------------------------------
 
 /// Bytes of a record's header on disk.

@@ -1,11 +1,31 @@
-//! The pure heart: cluster, chat and the sessions of this server's clients in one state machine. `step` takes something that
-//! happened, `poll` drains what should happen next, `deadline` says when it wants to be woken. Mutate, then drain to the
-//! end, then mutate. It opens no socket or file, reads no clock, draws no random number but from the seed that it was given.
+//! The pure heart: cluster, chat and the sessions of this server's clients in one state machine. [`Node::step`] takes something that
+//! happened, [`Node::poll`] drains what should happen next, [`Node::deadline`] says when it wants to be woken. Mutate, then drain to
+//! the end, then mutate: what belongs together (the entries of a turn, the acknowledgements of a connection) leaves together,
+//! because it is gathered when draining begins. It opens no socket or file, reads no clock, draws no random number but from the
+//! seed that it was given. May call `cluster`, `chat`, `wire` and the shapes of `log`.
+//!
+//! Reading order: this file (the seam and the turn), [`doors`] (what is owed to each client), `requests` (what clients ask),
+//! `applying` (from committed entry to acknowledgement and item), [`office`] (what the leader adds), [`fanout`] (cursors).
 
-use crate::cluster::message::Datagram;
+pub use crate::types::Level;
+
+mod applying;
+mod doors;
+pub mod fanout;
+mod office;
+mod requests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::chat::State;
+use crate::cluster::message::{Datagram, Record, Recovered, Sender};
+use crate::cluster::{Cluster, Output, Role};
+use crate::config::{Config, Routing};
+use crate::limits;
 use crate::log::{Append, ItemRef, ReadAnswer, ReadRequest};
-use crate::types::{AppendId, Boot, ConnId, DirectoryId, ServerId};
-use crate::wire::client::{Request, Response};
+use crate::types::{AppendId, Blob, Boot, ConnId, DirectoryId, GroupId, LogIndex, Now, ServerId, Span, Tick};
+use crate::wire::client::{Ack, Request, Response};
 use crate::wire::peer::PeerMessage;
 
 /// Something that happened.
@@ -79,15 +99,500 @@ pub struct Event {
     pub text: String,
 }
 
-/// How important an event is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Level {
-    /// Somebody must act.
-    Error,
-    /// Something is not as it should be.
-    Warn,
-    /// What an operator wants to know.
-    Info,
-    /// For developers.
-    Debug,
+/// How long the commit position waits for records to ride along with.
+const COMMIT_ALONE: Span = Span::from_ms(30);
+
+/// What a node is made from.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The cluster's configuration.
+    pub config: Arc<Config>,
+    /// Which of its servers this is.
+    pub me: ServerId,
+    /// Its data directory.
+    pub directory: DirectoryId,
+    /// How often that has been started.
+    pub boot: Boot,
+    /// What its log holds.
+    pub recovered: Recovered,
+    /// For whatever is decided at random.
+    pub seed: u64,
+}
+
+/// What the reader was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Reading {
+    /// Entries for a follower that is behind the cache.
+    Follower(ServerId),
+    /// Committed entries to be applied: after a start.
+    Apply,
+    /// A room's items for cursors; the fan-out's token.
+    Items(u64),
+}
+
+/// One server of the cluster, without its sockets, files and clocks.
+#[derive(Clone, Debug)]
+pub struct Node {
+    config: Arc<Config>,
+    me: ServerId,
+    started: Tick,
+    now: Now,
+    cluster: Cluster,
+    state: State,
+    doors: doors::Doors,
+    fanout: fanout::Fanout,
+    office: office::Office,
+    applying: applying::Applying,
+    questions: requests::Questions,
+    /// Commands of this server's clients that go to the leader this turn.
+    commands: Vec<Blob>,
+    acks: BTreeMap<ConnId, Vec<Ack>>,
+    readings: BTreeMap<u64, Reading>,
+    reading: u64,
+    appended: AppendId,
+    commit_logged: LogIndex,
+    /// When the commit position goes to the log even if nothing else does.
+    commit_due: Option<Tick>,
+    effects: VecDeque<Effect>,
+    /// Something has changed since the effects were gathered.
+    dirty: bool,
+    /// The leader that clients were told of, and whether there is a quorum.
+    told: (Option<ServerId>, bool),
+    leaderless: Option<Tick>,
+    touch_at: Tick,
+    /// Why nothing more is applied: an entry that this program doesn't understand.
+    halted: Option<String>,
+    stopping: bool,
+    stopped: bool,
+    rest: Vec<u8>,
+}
+
+impl Node {
+    /// A server that has recovered its log.
+    ///
+    /// # Errors
+    /// How the members in the log differ from the configuration.
+    pub fn new(setup: Setup, now: Now) -> Result<Node, String> {
+        let Setup {
+            config,
+            me,
+            directory,
+            boot,
+            recovered,
+            seed,
+        } = setup;
+        let cluster = Cluster::new(Arc::clone(&config), me, directory, boot, recovered, now, seed)?;
+        Ok(Node {
+            config,
+            me,
+            started: now.tick,
+            now,
+            cluster,
+            state: State::new(),
+            doors: doors::Doors::default(),
+            fanout: fanout::Fanout::default(),
+            office: office::Office::default(),
+            applying: applying::Applying::default(),
+            questions: requests::Questions::default(),
+            commands: Vec::new(),
+            acks: BTreeMap::new(),
+            readings: BTreeMap::new(),
+            reading: 0,
+            appended: AppendId(0),
+            commit_logged: LogIndex(0),
+            commit_due: None,
+            effects: VecDeque::new(),
+            dirty: true,
+            told: (None, false),
+            leaderless: Some(now.tick),
+            touch_at: now.tick.after(limits::TOUCH_INTERVAL),
+            halted: None,
+            stopping: false,
+            stopped: false,
+            rest: Vec::new(),
+        })
+    }
+
+    /// Takes something that happened.
+    pub fn step(&mut self, now: Now, input: Input) {
+        self.now = now;
+        self.dirty = true;
+        match input {
+            Input::Client(conn, request) => self.request(conn, request),
+            Input::ClientGone(conn) => self.gone(conn),
+            Input::LinkUp {
+                server,
+                directory,
+                boot,
+            } => {
+                self.cluster.link_up(now, server, directory, boot);
+                if self.cluster.leader() == Some(server) {
+                    // What was forwarded over the old link may not have arrived.
+                    self.doors.doubt_all(now.tick);
+                }
+            }
+            Input::LinkDown { server } => self.cluster.link_down(now, server),
+            Input::Peer(from, message) => self.peer(from, message),
+            Input::Datagram(from, directory, datagram) => self.cluster.datagram(now, from, directory, datagram),
+            Input::Persisted(id) => self.cluster.persisted(now, id),
+            Input::Read(answer) => self.read(answer),
+            Input::Timer => self.timer(),
+            Input::Stop => {
+                self.stopping = true;
+                self.cluster.stop(now);
+            }
+        }
+    }
+
+    /// The next thing that should happen; drain to the end before the next step.
+    pub fn poll(&mut self) -> Option<Effect> {
+        if self.effects.is_empty() && self.dirty {
+            self.dirty = false;
+            self.settle();
+        }
+        self.effects.pop_front()
+    }
+
+    /// When [`Input::Timer`] should come at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Tick> {
+        if self.dirty || !self.effects.is_empty() || self.applying.has_more() {
+            return Some(self.now.tick);
+        }
+        let notice = self
+            .leaderless
+            .filter(|_| self.told.1)
+            .map(|since| since.after(limits::NO_QUORUM_NOTICE));
+        let touch = (self.doors.sessions().next().is_some()).then_some(self.touch_at);
+        let all = [
+            self.cluster.deadline(),
+            self.doors.deadline(),
+            self.office.deadline(&self.state),
+            notice,
+            touch,
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    /// The next whole items for a connection, one behind the other; the connection sends what it can and says so with
+    /// [`Node::taken`]. `None`: nothing now, [`Effect::Deliver`] comes when there is.
+    pub fn pump(&mut self, conn: ConnId) -> Option<&[u8]> {
+        self.fanout.offer(conn);
+        // A question to the reader may have come of it.
+        self.dirty |= self.fanout.has_news();
+        self.fanout.offered()
+    }
+
+    /// The connection has taken `n` bytes of what [`Node::pump`] gave. The rest of the item that was cut into is given back, to be kept
+    /// by the connection and sent before anything else.
+    pub fn taken(&mut self, conn: ConnId, n: usize) -> &[u8] {
+        self.rest.clear();
+        self.fanout.taken(conn, n, &mut self.rest);
+        // A subscription may have come to its end.
+        self.dirty |= self.fanout.has_news();
+        &self.rest
+    }
+
+    /// Whether the next request of a connection may be handed in now; ask again next turn.
+    #[must_use]
+    pub fn accepts_commands(&self, conn: ConnId) -> bool {
+        let leads = self.cluster.role() == Role::Leader;
+        self.doors.has_room(conn) && (!leads || self.office.has_room(limits::HELD_BYTES_MAX / 2))
+    }
+
+    /// Who this server is, for datagrams and handshakes.
+    #[must_use]
+    pub fn sender(&self) -> Sender {
+        self.cluster.sender()
+    }
+
+    /// The replicated state, to be looked at.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The replicated log, to be looked at.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    fn peer(&mut self, from: ServerId, message: PeerMessage) {
+        let now = self.now;
+        match message {
+            PeerMessage::Cluster(message) => self.cluster.message(now, from, message),
+            PeerMessage::Forward { group, term, commands } => {
+                self.cluster.heard(now, from);
+                let bytes: usize = commands.iter().map(|command| command.len()).sum();
+                let taken = self.cluster.role() == Role::Leader
+                    && term == self.cluster.term()
+                    && group == GroupId::ROOT
+                    && self.office.has_room(bytes);
+                if taken {
+                    commands.into_iter().for_each(|command| self.office.hold(command));
+                } else {
+                    let refused = PeerMessage::ForwardRefused {
+                        group,
+                        term: self.cluster.term(),
+                    };
+                    self.effects.push_back(Effect::Peer(from, refused));
+                }
+            }
+            PeerMessage::ForwardRefused { .. } => {
+                self.cluster.heard(now, from);
+                self.doors.doubt_all(now.tick.after(doors::RESEND_SOON));
+            }
+        }
+    }
+
+    fn timer(&mut self) {
+        let now = self.now;
+        self.cluster.timer(now);
+        while let Some(conn) = self.doors.pop_due(now.tick) {
+            self.retry(conn);
+        }
+        if now.tick >= self.touch_at {
+            self.touch_at = now.tick.after(limits::TOUCH_INTERVAL);
+            self.touch();
+        }
+    }
+
+    /// Lets everything come to rest, then gathers what should happen: appends first, then what depends on nothing, in an order that
+    /// is the same for the same inputs.
+    fn settle(&mut self) {
+        let mut records = Vec::new();
+        let mut turn = Turn::default();
+        loop {
+            self.route();
+            let mut quiet = !self.office.work(self.now, &self.config, &mut self.cluster, &self.state);
+            while let Some(output) = self.cluster.poll() {
+                quiet = false;
+                self.output(output, &mut records, &mut turn);
+            }
+            quiet &= !self.apply(&mut turn);
+            if quiet {
+                break;
+            }
+        }
+        self.tell_leader();
+        self.answer_questions();
+        self.append(records);
+        if !turn.refs.is_empty() {
+            self.effects.push_back(Effect::Index(std::mem::take(&mut turn.refs)));
+        }
+        self.effects.append(&mut turn.later);
+        for (conn, acks) in std::mem::take(&mut self.acks) {
+            self.effects.push_back(Effect::Reply(conn, Response::Acks(acks)));
+        }
+        self.deliver();
+        // An answer may have left a command behind.
+        self.dirty = !self.commands.is_empty();
+        if self.stopping && !self.stopped && self.cluster.stopped(self.now) {
+            self.stopped = true;
+            self.effects.push_back(Effect::Stopped);
+        }
+    }
+
+    /// This server's commands of the turn go where the leader is; without one they are dropped, and the clients will be asked again.
+    fn route(&mut self) {
+        if self.commands.is_empty() {
+            return;
+        }
+        let commands = std::mem::take(&mut self.commands);
+        if self.cluster.role() == Role::Leader {
+            commands.into_iter().for_each(|command| self.office.hold(command));
+            return;
+        }
+        let Some(leader) = self.cluster.leader() else { return };
+        let (group, term) = (GroupId::ROOT, self.cluster.term());
+        let mut bytes = 0;
+        let mut frame = Vec::new();
+        for command in commands {
+            if bytes + command.len() > limits::APPEND_BYTES_MAX && !frame.is_empty() {
+                let commands = std::mem::take(&mut frame);
+                self.effects
+                    .push_back(Effect::Peer(leader, PeerMessage::Forward { group, term, commands }));
+                bytes = 0;
+            }
+            bytes += command.len();
+            frame.push(command);
+        }
+        self.effects.push_back(Effect::Peer(
+            leader,
+            PeerMessage::Forward {
+                group,
+                term,
+                commands: frame,
+            },
+        ));
+    }
+
+    fn output(&mut self, output: Output, records: &mut Vec<Record>, turn: &mut Turn) {
+        match output {
+            Output::Send(to, message) => turn.later.push_back(Effect::Peer(to, PeerMessage::Cluster(message))),
+            Output::Datagram(datagram) => turn.later.push_back(Effect::Datagram(datagram)),
+            Output::Record(record) => records.push(record),
+            Output::ReadEntries {
+                follower,
+                from,
+                to,
+                bytes_max,
+            } => {
+                let token = self.ask(Reading::Follower(follower));
+                let group = GroupId::ROOT;
+                let request = ReadRequest::Entries {
+                    token,
+                    group,
+                    from,
+                    to,
+                    bytes_max,
+                };
+                turn.later.push_back(Effect::Read(request));
+            }
+            Output::ReadDone { token, index } => self.question_answered(token, index),
+            Output::LeaderChanged => self.leader_changed(),
+            Output::Event { level, text } => self.effects.push_back(Effect::Event(Event { level, text })),
+            Output::Misconfigured(text) => self.effects.push_back(Effect::Misconfigured(text)),
+        }
+    }
+
+    fn append(&mut self, records: Vec<Record>) {
+        let commit = self.cluster.commit();
+        if records.is_empty() {
+            // It rides along with records; alone it goes only when there are none for a while, so that a lone message doesn't wake the
+            // writer twice.
+            if commit == self.commit_logged {
+                return;
+            }
+            let due = *self.commit_due.get_or_insert(self.now.tick.after(COMMIT_ALONE));
+            if self.now.tick < due {
+                return;
+            }
+        }
+        self.commit_due = None;
+        self.commit_logged = commit;
+        self.appended = self.appended.next();
+        let sync = !records.is_empty();
+        let append = Append {
+            id: self.appended,
+            records,
+            commits: vec![(GroupId::ROOT, commit)],
+            sync,
+        };
+        self.cluster.appended(self.appended);
+        self.effects.push_back(Effect::Append(append));
+    }
+
+    fn ask(&mut self, reading: Reading) -> u64 {
+        self.reading += 1;
+        self.readings.insert(self.reading, reading);
+        self.reading
+    }
+
+    fn read(&mut self, answer: ReadAnswer) {
+        let token = match &answer {
+            ReadAnswer::Entries { token, .. } | ReadAnswer::Items { token, .. } => *token,
+        };
+        let Some(reading) = self.readings.remove(&token) else {
+            return;
+        };
+        match (reading, answer) {
+            (Reading::Follower(follower), ReadAnswer::Entries { from, entries, .. }) => {
+                self.cluster.entries_read(self.now, follower, from, entries);
+            }
+            (Reading::Apply, ReadAnswer::Entries { entries, .. }) => self.applying.answer(self.now.tick, entries),
+            (Reading::Items(token), ReadAnswer::Items { room, start, items, .. }) => {
+                self.items_read(token, room, start, &items);
+            }
+            (_, answer) => panic!("the reader answered another question: {answer:?}"),
+        }
+    }
+
+    fn event(&mut self, level: Level, text: String) {
+        self.effects.push_back(Effect::Event(Event { level, text }));
+    }
+
+    fn reply(&mut self, conn: ConnId, response: Response) {
+        self.effects.push_back(Effect::Reply(conn, response));
+    }
+
+    /// What cursors have come to: connections with something to send, questions to the reader, ends.
+    fn deliver(&mut self) {
+        for wanted in self.fanout.drain_wanted() {
+            let token = self.ask(Reading::Items(wanted.token));
+            let request = ReadRequest::Items {
+                token,
+                room: wanted.room,
+                from: wanted.from,
+                bytes_max: limits::READ_BYTES_MAX,
+            };
+            self.effects.push_back(Effect::Read(request));
+        }
+        for (conn, room) in self.fanout.drain_done() {
+            self.reply(conn, Response::End { room });
+        }
+        for conn in self.fanout.drain_ready() {
+            self.effects.push_back(Effect::Deliver(conn));
+        }
+    }
+
+    /// Clients are told when there is another leader, and when there is none for so long that it is no mere change.
+    fn tell_leader(&mut self) {
+        let leader = self.cluster.leader();
+        match (leader, self.leaderless) {
+            (Some(_), _) => self.leaderless = None,
+            (None, None) => self.leaderless = Some(self.now.tick),
+            (None, Some(_)) => {}
+        }
+        let lost = self
+            .leaderless
+            .is_some_and(|since| self.now.tick.since(since) >= limits::NO_QUORUM_NOTICE);
+        let told = match leader {
+            Some(_) => (leader, true),
+            None if lost => (None, false),
+            None => return,
+        };
+        if told == self.told {
+            return;
+        }
+        self.told = told;
+        for conn in self.doors.ids() {
+            self.reply(
+                conn,
+                Response::Quorum {
+                    available: told.1,
+                    leader: told.0,
+                },
+            );
+        }
+    }
+
+    fn leader_changed(&mut self) {
+        if self.cluster.role() != Role::Leader {
+            self.office.close();
+        }
+        if self.cluster.leader().is_some() {
+            // Commands that went to another leader, or to none, may be lost.
+            self.doors.doubt_all(self.now.tick);
+            while let Some(conn) = self.doors.pop_due(self.now.tick) {
+                self.retry(conn);
+            }
+        }
+    }
+
+    fn redirects(&self) -> bool {
+        self.config.routing == Routing::Redirect && self.cluster.role() != Role::Leader
+    }
+}
+
+/// What a settling node gathers, to be said in the right order.
+#[derive(Default)]
+struct Turn {
+    /// Items for the room index.
+    refs: Vec<ItemRef>,
+    /// Effects that come after appends and index.
+    later: VecDeque<Effect>,
+    /// How many entries were applied.
+    applied: usize,
 }

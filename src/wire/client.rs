@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::command::{Code, Outcome};
+use super::{Error, decode, encode, frame};
+use crate::chat::command::{self, Code, Content, Outcome};
+use crate::limits;
 use crate::types::{Blob, ClientSeq, Lamport, Position, RoomId, Seq, ServerId, SessionId};
 
 /// The client protocol's versions that this program speaks: (lowest, highest).
@@ -371,4 +373,143 @@ pub enum Role {
     Candidate,
     /// Doesn't vote.
     Learner,
+}
+
+/// Appends the frame of a request.
+pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
+    frame::frame(out, |out| encode(request, out));
+}
+
+/// Appends the frame of a response.
+pub fn encode_response(response: &Response, out: &mut Vec<u8>) {
+    frame::frame(out, |out| encode(response, out));
+}
+
+/// The request in a frame's body.
+///
+/// # Errors
+/// [`Error::Malformed`].
+pub fn decode_request(body: &[u8]) -> Result<Request, Error> {
+    decode::<_, { 2 * limits::CLIENT_FRAME_BYTES_MAX }>(body, "request")
+}
+
+/// The response in a frame's body.
+///
+/// # Errors
+/// [`Error::Malformed`].
+pub fn decode_response(body: &[u8]) -> Result<Response, Error> {
+    decode::<_, { 4 * limits::CLIENT_FRAME_BYTES_MAX }>(body, "response")
+}
+
+/// The number of [`Response::Item`], with which an item is encoded without owning its texts.
+const ITEM: u32 = 12;
+
+/// Appends the frame of an item: the bytes of `Response::Item`, without a copy of its texts before.
+pub fn encode_item(item: &command::Item<'_>, out: &mut Vec<u8>) {
+    // The variants of `What`, with borrowed texts, in the same order.
+    #[derive(Serialize)]
+    enum What<'a> {
+        Message(&'a str),
+        Created,
+        Joined,
+        Left,
+        Topic(&'a str),
+        Renamed(&'a str),
+    }
+    let (user, what) = match item.content {
+        Content::Message { user, text } => (user, What::Message(text)),
+        Content::Created { user } => (user, What::Created),
+        Content::Joined { user } => (user, What::Joined),
+        Content::Left { user } => (user, What::Left),
+        Content::Topic { user, text } => (user, What::Topic(text)),
+        Content::Renamed { user, name } => (user, What::Renamed(name)),
+    };
+    let place = (item.room, item.position, item.seq);
+    let made = (item.stamp.lamport, item.stamp.time_ms, item.session, item.client_seq);
+    frame::frame(out, |out| encode(&(ITEM, place, made, user, what), out));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::command::Stamp;
+
+    fn body(response: &Response) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_response(response, &mut out);
+        out.split_off(frame::LENGTH_BYTES)
+    }
+
+    #[test]
+    fn an_item_is_encoded_as_the_response_that_it_is() {
+        let contents = [
+            (
+                Content::Message {
+                    user: "ann",
+                    text: "hello",
+                },
+                What::Message("hello".to_string()),
+            ),
+            (Content::Created { user: "ann" }, What::Created),
+            (Content::Joined { user: "ann" }, What::Joined),
+            (Content::Left { user: "ann" }, What::Left),
+            (Content::Topic { user: "ann", text: "t" }, What::Topic("t".to_string())),
+            (
+                Content::Renamed {
+                    user: "ann",
+                    name: "bob",
+                },
+                What::Renamed("bob".to_string()),
+            ),
+        ];
+        for (content, what) in contents {
+            let item = command::Item {
+                room: RoomId(1),
+                position: Position(300),
+                seq: Seq(3),
+                stamp: Stamp {
+                    lamport: Lamport(4),
+                    time_ms: 1_790_000_000_000,
+                    age_ms: 6,
+                },
+                session: SessionId(7),
+                client_seq: ClientSeq(8),
+                content,
+            };
+            let mut borrowed = Vec::new();
+            encode_item(&item, &mut borrowed);
+            let response = Response::Item(Item {
+                room: RoomId(1),
+                position: Position(300),
+                seq: Seq(3),
+                lamport: Lamport(4),
+                time_ms: 1_790_000_000_000,
+                session: SessionId(7),
+                client_seq: ClientSeq(8),
+                user: "ann".to_string(),
+                what,
+            });
+            let mut owned = Vec::new();
+            encode_response(&response, &mut owned);
+            assert_eq!(borrowed, owned);
+            assert_eq!(decode_response(&owned[frame::LENGTH_BYTES..]), Ok(response));
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let mut out = Vec::new();
+        encode_request(
+            &Request::Hello {
+                magic: MAGIC,
+                versions: VERSIONS,
+                agent: "x".to_string(),
+            },
+            &mut out,
+        );
+        let hex: String = out.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "0a00000000fc53594e4301010178");
+        assert_eq!(body(&Response::Pong { id: 5 }), [14, 5]);
+        assert_eq!(body(&Response::Resend { from: ClientSeq(9) }), [4, 9]);
+    }
 }

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Error, decode, encode, frame};
 use crate::cluster::message::{Message, Sender};
+use crate::limits;
 use crate::types::{Blob, GroupId, Term};
 
 /// The peer protocol's versions that this program speaks: (lowest, highest).
@@ -30,7 +32,7 @@ pub enum Handshake {
         /// Random, so that a proof can't be replayed.
         nonce: [u8; 16],
     },
-    /// HMAC-SHA-256 by the cluster's secret over a label of the side, both hellos' bytes, caller's first.
+    /// `wire::auth::link_proof`: HMAC-SHA-256 by the cluster's secret over a label of the side and the bodies of both hellos, the caller's first.
     Proof {
         /// 32 bytes, or none without a secret.
         mac: Vec<u8>,
@@ -63,4 +65,82 @@ pub enum PeerMessage {
         /// The receiver's term.
         term: Term,
     },
+}
+
+/// Appends the frame of a handshake.
+pub fn encode_handshake(handshake: &Handshake, out: &mut Vec<u8>) {
+    frame::frame(out, |out| encode(handshake, out));
+}
+
+/// The handshake in a frame's body.
+///
+/// # Errors
+/// [`Error::Malformed`].
+pub fn decode_handshake(body: &[u8]) -> Result<Handshake, Error> {
+    decode::<_, 4096>(body, "handshake")
+}
+
+/// Appends the frame of a message.
+pub fn encode_message(message: &PeerMessage, out: &mut Vec<u8>) {
+    frame::frame(out, |out| encode(message, out));
+}
+
+/// The message in a frame's body.
+///
+/// # Errors
+/// [`Error::Malformed`].
+pub fn decode_message(body: &[u8]) -> Result<PeerMessage, Error> {
+    decode::<_, { 8 * limits::PEER_FRAME_BYTES_MAX }>(body, "message of a peer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::message::{Entry, EntryKind, LogPosition};
+    use crate::types::LogIndex;
+
+    #[test]
+    fn golden_bytes() {
+        let append = PeerMessage::Cluster(Message::Append {
+            group: GroupId::ROOT,
+            term: Term(2),
+            prev: LogPosition {
+                term: Term(1),
+                index: LogIndex(1),
+            },
+            prev_chain: 0x0102_0304,
+            commit: LogIndex(1),
+            round: 300,
+            entries: vec![Entry {
+                index: LogIndex(2),
+                term: Term(2),
+                kind: EntryKind::Command,
+                payload: Blob::new(b"abc"),
+            }],
+        });
+        let mut out = Vec::new();
+        encode_message(&append, &mut out);
+        let hex: String = out.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            hex,
+            "1700000000050002010 1fc0403020101fb2c01010202020361 6263".replace(' ', "")
+        );
+        assert_eq!(decode_message(&out[frame::LENGTH_BYTES..]), Ok(append));
+    }
+
+    #[test]
+    fn truncated_bytes_are_refused() {
+        let forward = PeerMessage::Forward {
+            group: GroupId::ROOT,
+            term: Term(2),
+            commands: vec![Blob::new(b"abc"); 3],
+        };
+        let mut out = Vec::new();
+        encode_message(&forward, &mut out);
+        let body = &out[frame::LENGTH_BYTES..];
+        for end in 0..body.len() {
+            assert!(decode_message(&body[..end]).is_err());
+        }
+        assert_eq!(decode_message(body), Ok(forward));
+    }
 }

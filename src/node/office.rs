@@ -1,0 +1,147 @@
+//! What a leader does with commands: it holds them until it may propose, stamps them with Lamport time, clock and log age, and proposes
+//! what only the leader may: releases and expiries that are due, and the settings. A server that doesn't lead has an office too,
+//! closed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::chat::State;
+use crate::chat::command::{Command, Settings, Stamp};
+use crate::chat::content;
+use crate::cluster::Cluster;
+use crate::cluster::message::EntryKind;
+use crate::config::Config;
+use crate::limits;
+use crate::types::{Blob, Lamport, LogIndex, Now, Span, Tick};
+use crate::wire::command;
+
+/// How many releases and expiries are proposed at once.
+const DUE_MAX: usize = 256;
+
+/// A leader's desk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Office {
+    /// While this server leads and has applied the first entry of its term: only then it knows the clocks that it must not fall behind.
+    desk: Option<Desk>,
+    /// Commands that wait for the office to open, in the order in which they came.
+    held: VecDeque<Blob>,
+    held_bytes: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Desk {
+    /// The last stamp.
+    stamp: Stamp,
+    /// When the log's age was last advanced.
+    aged: Tick,
+    /// The last release, expiry or setting that was proposed: no more before it is applied.
+    proposed: LogIndex,
+}
+
+impl Office {
+    /// Whether a command of so many bytes can be held.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.held_bytes + bytes <= limits::HELD_BYTES_MAX
+    }
+
+    /// Holds a command until [`work`](Office::work).
+    pub fn hold(&mut self, command: Blob) {
+        self.held_bytes += command.len();
+        self.held.push_back(command);
+    }
+
+    /// This server doesn't lead: nothing is held, the clients send again.
+    pub fn close(&mut self) {
+        *self = Office::default();
+    }
+
+    /// Proposes what it may. Whether it proposed anything.
+    pub fn work(&mut self, now: Now, config: &Arc<Config>, cluster: &mut Cluster, state: &State) -> bool {
+        let start = cluster.term_start();
+        if start == LogIndex(0) || state.applied() < start {
+            self.desk = None;
+            return false;
+        }
+        let clock = state.clock();
+        let desk = self.desk.get_or_insert(Desk {
+            stamp: clock,
+            aged: now.tick,
+            proposed: LogIndex(0),
+        });
+        let mut worked = false;
+        while cluster.can_propose()
+            && let Some(bytes) = self.held.pop_front()
+        {
+            self.held_bytes -= bytes.len();
+            // Only what every replica can read enters the log.
+            let Ok(decoded) = command::decode(&bytes) else { continue };
+            let mut seen = Lamport(0);
+            if let Some(head) = content::head(&decoded) {
+                // The server that its client speaks to gets to the outcome by itself.
+                if state
+                    .session(head.session)
+                    .is_some_and(|session| head.seq <= session.last)
+                {
+                    continue;
+                }
+                seen = head.lamport;
+            } else if let Command::Open { lamport, .. } = decoded {
+                seen = lamport;
+            }
+            desk.propose(now, cluster, seen, &bytes);
+            worked = true;
+        }
+        if cluster.can_propose() && state.applied() >= desk.proposed {
+            desk.age(now.tick);
+            let settings = settings(config);
+            let mut due = state.due(desk.stamp.age_ms, DUE_MAX);
+            if state.settings() != settings {
+                due.push(Command::Settings(settings));
+            }
+            for command in due {
+                let index = desk.propose(now, cluster, Lamport(0), &command::encode(&command));
+                desk.proposed = index.unwrap_or(desk.proposed);
+                worked = true;
+            }
+        }
+        worked
+    }
+
+    /// When something will be due that the leader must propose.
+    pub fn deadline(&self, state: &State) -> Option<Tick> {
+        let desk = self.desk.as_ref()?;
+        let due_ms = state.next_due()?;
+        let wait = Span::from_ms(due_ms.saturating_sub(desk.stamp.age_ms));
+        // Age advances by a bounded step a time, so the clock must be looked at that often.
+        Some(desk.aged.after(wait.min(limits::AGE_STEP_MAX).max(Span::from_ms(10))))
+    }
+}
+
+impl Desk {
+    fn age(&mut self, now: Tick) {
+        let step = now.since(self.aged).min(limits::AGE_STEP_MAX);
+        // What is less than a millisecond is kept for the next time.
+        self.stamp.age_ms += step.as_ms();
+        self.aged = if step == limits::AGE_STEP_MAX {
+            now
+        } else {
+            self.aged.after(Span::from_ms(step.as_ms()))
+        };
+    }
+
+    fn propose(&mut self, now: Now, cluster: &mut Cluster, seen: Lamport, bytes: &[u8]) -> Option<LogIndex> {
+        self.age(now.tick);
+        let ours = self.stamp.lamport.0;
+        let seen = seen.0.min(ours.saturating_add(limits::LAMPORT_STEP_MAX));
+        self.stamp.lamport = Lamport(ours.max(seen).saturating_add(1));
+        self.stamp.time_ms = self.stamp.time_ms.max(now.wall_ms);
+        cluster.propose(now, EntryKind::Command, command::payload(&self.stamp, bytes))
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        session_expiry_ms: config.chat.session_expiry.as_ms(),
+        name_release_ms: limits::NAME_RELEASE.as_ms(),
+    }
+}

@@ -1,0 +1,544 @@
+//! What clients ask, and how it is answered: sessions, commands, looking around, subscriptions. Questions that must not be answered
+//! from the past wait until a majority has confirmed the leader, and until this server has applied what was committed then.
+
+use std::collections::BTreeMap;
+
+use super::doors::{Opening, Verdict};
+use super::{Effect, Node};
+use crate::chat::Room;
+use crate::chat::admission;
+use crate::chat::command::{Code, Command, Head};
+use crate::chat::content::head;
+use crate::cluster::Role;
+use crate::limits;
+use crate::log::ReadFrom;
+use crate::types::{Blob, ClientSeq, ConnId, LogIndex, RoomId, Seq, SessionId};
+use crate::wire::client::{self, Ack, From, Request, Response, RoomInfo, ServerAddress, StatusRow, Until};
+use crate::wire::{auth, command, common_version};
+
+/// Rooms in one answer.
+const ROOMS_PER_PAGE: usize = 256;
+
+/// A question whose answer must know everything that was committed when it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Question {
+    Lookup { id: u64, name: String },
+    Subscribe { id: u64, room: RoomId, from: From },
+    Attach { session: SessionId, secret: [u8; 16] },
+}
+
+/// The questions that wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Questions {
+    /// For the leader to be confirmed, by the token of the question to the cluster.
+    asked: BTreeMap<u64, (ConnId, Question)>,
+    /// For this index to be applied.
+    confirmed: BTreeMap<(LogIndex, u64), (ConnId, Question)>,
+}
+
+impl Node {
+    pub(super) fn request(&mut self, conn: ConnId, request: Request) {
+        if let Request::Hello { magic, versions, .. } = request {
+            return self.hello(conn, magic, versions);
+        }
+        if self.doors.get(conn).is_none() {
+            return self.fatal(conn, "the first frame must be a hello");
+        }
+        match request {
+            Request::Hello { .. } => {}
+            Request::Open {
+                name,
+                key,
+                secret,
+                lamport,
+            } => {
+                if self.redirect(conn) {
+                    return;
+                }
+                match admission::fold_user(&name) {
+                    Ok(name) => {
+                        let (key, secret) = (auth::key_id(&key), auth::secret_hash(&secret));
+                        self.open_session(
+                            conn,
+                            Opening {
+                                name,
+                                key,
+                                secret,
+                                lamport,
+                            },
+                        );
+                    }
+                    Err(code) => self.reply(
+                        conn,
+                        Response::OpenRefused {
+                            code,
+                            text: code.to_string(),
+                        },
+                    ),
+                }
+            }
+            Request::Attach { session, secret } => {
+                if self.redirect(conn) {
+                    return;
+                }
+                if !self.attach(conn, session, secret) {
+                    self.ask_fresh(conn, Question::Attach { session, secret });
+                }
+            }
+            Request::Command(bytes) => self.command(conn, bytes),
+            Request::Lookup { id, name, fresh } => {
+                if fresh {
+                    self.ask_fresh(conn, Question::Lookup { id, name });
+                } else {
+                    self.answer(conn, Question::Lookup { id, name }, true);
+                }
+            }
+            Request::Rooms { id, after } => {
+                let mut rooms: Vec<RoomInfo> = self
+                    .state
+                    .rooms_after(after)
+                    .take(ROOMS_PER_PAGE + 1)
+                    .map(room_info)
+                    .collect();
+                let more = rooms.len() > ROOMS_PER_PAGE;
+                rooms.truncate(ROOMS_PER_PAGE);
+                self.reply(conn, Response::Rooms { id, rooms, more });
+            }
+            Request::Who { id, room } => {
+                let mut users = self.state.users_in(room);
+                users.truncate(limits::CLIENT_FRAME_BYTES_MAX / (2 * limits::NAME_BYTES_MAX));
+                self.reply(conn, Response::Who { id, users });
+            }
+            Request::Subscribe { id, room, from, until } => match until {
+                Until::Forever => self.subscribe(conn, id, room, from, false, true),
+                Until::Here => self.subscribe(conn, id, room, from, true, true),
+                Until::Now => self.ask_fresh(conn, Question::Subscribe { id, room, from }),
+            },
+            Request::Unsubscribe { room } => self.fanout.unsubscribe(conn, room),
+            Request::Status { id } => {
+                let (row, servers) = (self.status_row(), self.addresses());
+                let cluster = self.config.name.clone();
+                self.reply(
+                    conn,
+                    Response::Status {
+                        id,
+                        row,
+                        servers,
+                        cluster,
+                    },
+                );
+            }
+            Request::Ping { id } => self.reply(conn, Response::Pong { id }),
+        }
+    }
+
+    pub(super) fn gone(&mut self, conn: ConnId) {
+        self.doors.close(conn);
+        self.fanout.forget(conn);
+        self.acks.remove(&conn);
+    }
+
+    fn hello(&mut self, conn: ConnId, magic: u32, versions: (u16, u16)) {
+        if magic != client::MAGIC {
+            return self.fatal(conn, "this port speaks SyncNet's client protocol");
+        }
+        let version = match common_version(client::VERSIONS, versions) {
+            Ok(version) => version,
+            Err(error) => {
+                let (min, max) = client::VERSIONS;
+                return self.fatal(
+                    conn,
+                    &format!("{error}, this server {min} to {max}: upgrade the older of the two"),
+                );
+            }
+        };
+        self.doors.open(conn);
+        let quorum = self.cluster.leader().is_some() || self.told.1;
+        let welcome = Response::Welcome {
+            version,
+            cluster: self.config.name.clone(),
+            server: self.me,
+            servers: self.addresses(),
+            leader: self.cluster.leader(),
+            quorum,
+            message_bytes_max: self.config.chat.message_size_max as u32,
+        };
+        self.reply(conn, welcome);
+    }
+
+    fn fatal(&mut self, conn: ConnId, text: &str) {
+        self.reply(conn, Response::Fatal { text: text.to_string() });
+        self.effects.push_back(Effect::Close(conn));
+    }
+
+    // --- Sessions -------------------------------------------------------------------------------
+
+    /// Sends the client to the leader if that is how commands are routed. Whether it did.
+    fn redirect(&mut self, conn: ConnId) -> bool {
+        if !self.redirects() {
+            return false;
+        }
+        let Some(leader) = self.cluster.leader() else {
+            return false;
+        };
+        if let Some(leader) = self.addresses().into_iter().find(|server| server.id == leader) {
+            self.reply(conn, Response::Redirect { leader });
+        }
+        true
+    }
+
+    fn open_session(&mut self, conn: ConnId, opening: Opening) {
+        if let Some(session) = self.state.session_by_secret(&opening.secret) {
+            return self.bind(conn, session);
+        }
+        self.doors.begin_opening(self.now.tick, conn, opening.clone());
+        self.send_open(opening);
+    }
+
+    fn send_open(&mut self, opening: Opening) {
+        let Opening {
+            name,
+            key,
+            secret,
+            lamport,
+        } = opening;
+        self.commands.push(command::encode(&Command::Open {
+            name,
+            key,
+            secret,
+            lamport,
+        }));
+    }
+
+    /// Goes on with a session that this server knows. Whether it could be told.
+    fn attach(&mut self, conn: ConnId, session: SessionId, secret: [u8; 16]) -> bool {
+        let Some(known) = self.state.session(session) else {
+            return false;
+        };
+        if known.secret == auth::secret_hash(&secret) {
+            self.bind(conn, session);
+            // It has been silent: its name may be near release.
+            self.commands.push(command::encode(&Command::Touch {
+                server: self.me,
+                sessions: vec![session],
+            }));
+        } else {
+            let code = Code::WrongSecret;
+            self.reply(
+                conn,
+                Response::OpenRefused {
+                    code,
+                    text: code.to_string(),
+                },
+            );
+        }
+        true
+    }
+
+    /// The session speaks on this connection from now on.
+    pub(super) fn bind(&mut self, conn: ConnId, session: SessionId) {
+        let Some(known) = self.state.session(session) else {
+            return;
+        };
+        let (last, name) = (known.last, known.name.shown.clone());
+        if let Some(old) = self.doors.bind(conn, session) {
+            self.fatal(old, "the session goes on at another connection");
+        }
+        self.reply(conn, Response::Opened { session, last, name });
+    }
+
+    /// Commands of a connection may be lost: ask the client to send them again.
+    pub(super) fn retry(&mut self, conn: ConnId) {
+        let Some(door) = self.doors.get(conn) else { return };
+        if let Some(opening) = door.opening.clone() {
+            if !self.redirect(conn) {
+                self.doors.expect_opening(self.now.tick, conn);
+                self.send_open(opening);
+            }
+            return;
+        }
+        let Some(bound) = door.bound.as_ref().filter(|bound| bound.waits()) else {
+            return;
+        };
+        let session = bound.session;
+        if self.redirect(conn) {
+            return;
+        }
+        if let Some(known) = self.state.session(session) {
+            let from = known.last.next();
+            self.doors.restart(self.now.tick, conn, from);
+            self.reply(conn, Response::Resend { from });
+        }
+    }
+
+    /// Tells the log which sessions are connected here.
+    pub(super) fn touch(&mut self) {
+        let sessions: Vec<SessionId> = self.doors.sessions().collect();
+        for sessions in sessions.chunks(limits::TOUCH_SESSIONS_MAX) {
+            let touch = Command::Touch {
+                server: self.me,
+                sessions: sessions.to_vec(),
+            };
+            self.commands.push(command::encode(&touch));
+        }
+    }
+
+    // --- Commands -------------------------------------------------------------------------------
+
+    fn command(&mut self, conn: ConnId, bytes: Blob) {
+        let mut decoded = match command::decode(&bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.fatal(conn, &format!("the command can't be taken: {error}")),
+        };
+        let Some(&Head {
+            session,
+            seq,
+            unacknowledged,
+            ..
+        }) = head(&decoded).filter(|_| is_clients(&decoded))
+        else {
+            return self.fatal(conn, "the command isn't one that clients may give");
+        };
+        if let Some(outcome) = self.known_outcome(conn, session, seq) {
+            return self.acks.entry(conn).or_default().push(Ack { seq, outcome });
+        }
+        if self.redirect(conn) {
+            return;
+        }
+        match self
+            .doors
+            .take(self.now.tick, conn, session, seq, unacknowledged, bytes.len())
+        {
+            Verdict::Ignore => {}
+            Verdict::NotOpen => {
+                let code = Code::NotOpen;
+                self.reply(
+                    conn,
+                    Response::Refused {
+                        id: seq.0,
+                        code,
+                        text: code.to_string(),
+                    },
+                );
+            }
+            Verdict::Take => match self.admit(&mut decoded) {
+                Ok(false) => self.commands.push(bytes),
+                Ok(true) => self.commands.push(command::encode(&decoded)),
+                Err(code) => {
+                    // The number is spent, so that the commands behind it are taken.
+                    let head = Head {
+                        session,
+                        seq,
+                        unacknowledged,
+                        lamport: Default::default(),
+                    };
+                    self.commands.push(command::encode(&Command::Skip { head, code }));
+                }
+            },
+        }
+    }
+
+    /// What became of a command that was applied before: a retry is answered at once.
+    fn known_outcome(
+        &mut self,
+        conn: ConnId,
+        session: SessionId,
+        seq: ClientSeq,
+    ) -> Option<crate::chat::command::Outcome> {
+        let bound = self.doors.get(conn)?.bound.as_ref()?;
+        if bound.session != session {
+            return None;
+        }
+        self.state.outcome(session, seq).cloned()
+    }
+
+    /// Checks form and size, and folds names. Whether the command was changed by that.
+    fn admit(&self, command: &mut Command) -> Result<bool, Code> {
+        let most = self.config.chat.message_size_max;
+        match command {
+            Command::Post { text, .. } => admission::check_text(text, most).map(|()| false),
+            Command::Topic { text, .. } => admission::check_topic(text).map(|()| false),
+            Command::Create { room, .. } | Command::Join { room, .. } => {
+                let folded = admission::fold_room(&room.shown)?;
+                let changed = *room != folded;
+                *room = folded;
+                Ok(changed)
+            }
+            Command::Rename { name, .. } => {
+                let folded = admission::fold_user(&name.shown)?;
+                let changed = *name != folded;
+                *name = folded;
+                Ok(changed)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    // --- Questions ------------------------------------------------------------------------------
+
+    fn ask_fresh(&mut self, conn: ConnId, question: Question) {
+        match self.cluster.read(self.now) {
+            Some(token) => {
+                self.questions.asked.insert(token, (conn, question));
+            }
+            None => self.answer(conn, question, false),
+        }
+    }
+
+    pub(super) fn question_answered(&mut self, token: u64, index: Option<LogIndex>) {
+        let Some((conn, question)) = self.questions.asked.remove(&token) else {
+            return;
+        };
+        match index {
+            Some(index) => {
+                self.questions.confirmed.insert((index, token), (conn, question));
+            }
+            None => self.answer(conn, question, false),
+        }
+    }
+
+    /// Answers the questions for which enough is applied.
+    pub(super) fn answer_questions(&mut self) {
+        while let Some(first) = self.questions.confirmed.first_entry()
+            && first.key().0 <= self.state.applied()
+        {
+            let (conn, question) = first.remove();
+            self.answer(conn, question, true);
+        }
+    }
+
+    fn answer(&mut self, conn: ConnId, question: Question, fresh: bool) {
+        if self.doors.get(conn).is_none() {
+            return;
+        }
+        match question {
+            Question::Lookup { id, name } => {
+                let folded = admission::fold_room(&name);
+                let room = folded
+                    .ok()
+                    .and_then(|name| self.state.room_named(&name.folded))
+                    .map(room_info);
+                self.reply(conn, Response::Room { id, room, fresh });
+            }
+            Question::Subscribe { id, room, from } => self.subscribe(conn, id, room, from, true, fresh),
+            Question::Attach { session, secret } => {
+                if self.attach(conn, session, secret) {
+                } else if fresh {
+                    let code = Code::NoSuchSession;
+                    self.reply(
+                        conn,
+                        Response::OpenRefused {
+                            code,
+                            text: code.to_string(),
+                        },
+                    );
+                } else {
+                    // Without a quorum nobody can tell whether the session is one; the client hears so and tries elsewhere.
+                    self.reply(
+                        conn,
+                        Response::Quorum {
+                            available: false,
+                            leader: None,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn subscribe(&mut self, conn: ConnId, id: u64, room: RoomId, from: From, ends: bool, fresh: bool) {
+        let known = self.state.room(room).map(|room| (room.position, room.seq));
+        self.reply(
+            conn,
+            Response::Subscribed {
+                id,
+                room,
+                exists: known.is_some(),
+                fresh,
+            },
+        );
+        let Some((position, seq)) = known else { return };
+        if self.fanout.subscriptions(conn) >= limits::SUBSCRIPTIONS_PER_CONNECTION_MAX {
+            let code = Code::Busy;
+            return self.reply(
+                conn,
+                Response::Refused {
+                    id,
+                    code,
+                    text: code.to_string(),
+                },
+            );
+        }
+        let from = match from {
+            From::Position(at) => ReadFrom::Position(at),
+            From::AfterSeq(after) => ReadFrom::AfterSeq(after.min(seq)),
+            From::Last(0) => ReadFrom::Position(position.next()),
+            From::Last(count) => ReadFrom::AfterSeq(Seq(seq.0.saturating_sub(u64::from(count)))),
+        };
+        let end = ends.then_some(position);
+        self.fanout.subscribe(conn, room, from, end, position);
+    }
+
+    // --- What there is to know ------------------------------------------------------------------
+
+    fn addresses(&self) -> Vec<ServerAddress> {
+        let servers = self.config.servers.iter();
+        servers
+            .map(|server| ServerAddress {
+                id: server.id,
+                address: format!("{}:{}", server.host, server.client_port),
+                ring: server.ring.0,
+                heartbeat_port: server.heartbeat_port,
+            })
+            .collect()
+    }
+
+    fn status_row(&self) -> StatusRow {
+        let me = self.config.server(self.me);
+        StatusRow {
+            id: self.me,
+            role: match self.cluster.role() {
+                Role::Leader => client::Role::Leader,
+                Role::Follower => client::Role::Follower,
+                Role::Candidate => client::Role::Candidate,
+                Role::Learner => client::Role::Learner,
+            },
+            leader: self.cluster.leader(),
+            term: self.cluster.term().0,
+            ring_position: me.map_or(0, |me| me.ring.0),
+            uptime_ms: self.now.tick.since(self.started).as_ms(),
+            clients: self.doors.len().saturating_sub(1) as u64,
+            messages: self.state.messages(),
+            commit: self.cluster.commit().0,
+            applied: self.state.applied().0,
+            last_log: self.cluster.last().index.0,
+            repairing: false,
+            address: me.map_or_else(String::new, |me| format!("{}:{}", me.host, me.client_port)),
+        }
+    }
+}
+
+/// Whether clients may give this command.
+fn is_clients(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Post { .. }
+            | Command::Create { .. }
+            | Command::Join { .. }
+            | Command::Leave { .. }
+            | Command::Topic { .. }
+            | Command::Rename { .. }
+            | Command::Close { .. }
+    )
+}
+
+fn room_info(room: &Room) -> RoomInfo {
+    RoomInfo {
+        room: room.id,
+        name: room.name.shown.clone(),
+        topic: room.topic.clone(),
+        members: room.members() as u32,
+        position: room.position,
+        seq: room.seq,
+    }
+}
