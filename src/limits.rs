@@ -8,6 +8,14 @@ pub const SERVERS_MAX: usize = 9;
 pub const SERVER_ID_BYTES_MAX: usize = 23;
 /// Bytes of a cluster's name.
 pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
+/// The shortest `heartbeat_interval`: below it, heartbeats cost more than they find out sooner.
+pub const HEARTBEAT_INTERVAL_MIN: Span = Span::from_ms(10);
+/// The longest interval or time-out of a configuration: what is longer is a mistake in the unit.
+pub const TIMING_MAX: Span = Span::from_ms(3_600_000);
+/// Bytes of a file with a secret: many times more than any secret has.
+pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes of the shortest cluster secret: as many as the hash that it keys.
+pub const SECRET_BYTES_MIN: usize = 32;
 
 // --- Chat ---------------------------------------------------------------------------------------
 
