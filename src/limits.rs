@@ -177,6 +177,26 @@ pub const ACCEPT_REST: Span = Span::from_ms(100);
 pub const STOP_TIMEOUT: Span = Span::from_ms(4_000);
 /// How long a server without a leader waits before it tells its clients that there is no quorum.
 pub const NO_QUORUM_NOTICE: Span = Span::from_ms(1_000);
+/// Frames taken from one client in a turn: one full window of commands.
+pub const FRAMES_PER_TURN: usize = 1024;
+/// Requests other than commands taken from one client in a turn: each may have an answer as large as a frame.
+pub const QUESTIONS_PER_TURN: usize = 8;
+/// Frames taken from all clients in a turn: some tens of milliseconds of work, so that heartbeats are never late for them.
+pub const CLIENT_FRAMES_PER_TURN: usize = 16_384;
+/// Links of servers whose handshake isn't done; each costs a descriptor and `HANDSHAKE_BYTES_MAX`.
+pub const HANDSHAKES_MAX: usize = 32;
+/// Bytes of a frame of the handshake between servers.
+pub const HANDSHAKE_BYTES_MAX: usize = 4096;
+/// A server that can't be reached is dialled at least so often.
+pub const DIAL_REST_MAX: Span = Span::from_ms(1_000);
+/// A connection that was told why it ends has so long to take it.
+pub const LINGER_TIMEOUT: Span = Span::from_ms(2_000);
+/// The same complaint about datagrams is logged at most so often.
+pub const COMPLAINT_INTERVAL: Span = Span::from_ms(60_000);
+/// A turn that begins so much later than its deadline was held up: what waits is read before anybody is suspected.
+pub const LATE_WAKE: Span = Span::from_ms(20);
+/// Rounds of reading after a late wake: 16 full rounds are more than socket buffers hold.
+pub const CATCH_UP_ROUNDS: usize = 16;
 /// Log lines waiting for the log file; beyond it they are counted and dropped.
 pub const LOG_LINES_MAX: usize = 8192;
 
@@ -235,3 +255,4 @@ const _: () = assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_CEILING);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX <= OUTPUT_BYTES_MAX);
 const _: () = assert!(TOUCH_INTERVAL.0 * 2 < NAME_RELEASE.0);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX);
+const _: () = assert!(DESCRIPTORS_RESERVED > HANDSHAKES_MAX + SERVERS_MAX);
