@@ -156,14 +156,14 @@ settle
 # A line every so often, without starting a process for each wait: reading from a pipe that stays silent is a sleep.
 mkfifo "$work/silence" "$work/lines" "$work/answers"
 feed() {
-    local n=0 pause ignored
+    local n=0 pause _
     pause=$(printf '0.%06d' $((1000000 / rate)))
     ((rate > 1)) || pause=1
     exec 4<>"$work/silence"
     while [[ ! -e $work/stop ]]; do
         n=$((n + 1))
         echo "line $n"
-        read -r -t "$pause" -u 4 ignored || true
+        read -r -t "$pause" -u 4 _ || true
     done
     echo "$n" >"$work/fed"
 }
