@@ -1,7 +1,20 @@
 //! The one TOML file of a cluster: as it is written, and as it is after checking. Everything beyond this module sees only
-//! the checked form.
+//! the checked form. [`parse`] is pure; [`load`] reads the files.
+
+mod quantity;
+mod secret;
+mod written;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use crate::types::{GroupId, RingPosition, ServerId, Span};
+
+pub(crate) use written::distance;
+pub use written::{Parsed, parse};
 
 /// A cluster's configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -151,4 +164,132 @@ impl Config {
 #[must_use]
 pub fn rank(_group: GroupId, ring: RingPosition) -> u64 {
     u64::from(ring.0)
+}
+
+impl ServerConfig {
+    /// `host:port`, for one of its ports.
+    #[must_use]
+    pub fn address(&self, port: u16) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{port}", self.host)
+        } else {
+            format!("{}:{port}", self.host)
+        }
+    }
+}
+
+/// What is wrong with a configuration: where, what, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, if it is about one.
+    pub line: Option<usize>,
+    /// In words.
+    pub text: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.text)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads and checks a configuration and the secret that it names.
+///
+/// # Errors
+/// If a file can't be read, or says what can't be.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let error = |text: String| ConfigError {
+        file: path.to_path_buf(),
+        line: None,
+        text,
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        error(format!(
+            "can't read the configuration: {e}; name another with --config FILE"
+        ))
+    })?;
+    let Parsed {
+        mut config,
+        secret_file,
+    } = parse(&text, path)?;
+    if let Some(file) = secret_file {
+        let text = secret::read(&file).map_err(|text| ConfigError {
+            file: file.clone(),
+            line: None,
+            text,
+        })?;
+        let secret = secret::decode(&text).map_err(|text| ConfigError { file, line: None, text })?;
+        config.secret = Some(secret);
+    }
+    Ok(config)
+}
+
+/// Where a cluster on this machine has its configuration, from the directory that a program is started in.
+pub const LOCAL_CONFIG: &str = "conf/cluster.toml";
+/// Where an installed server has its configuration.
+pub const SYSTEM_CONFIG: &str = "/etc/syncnet/cluster.toml";
+
+/// The configuration that was asked for, else the local one if there is one, else that of the system.
+#[must_use]
+pub fn find_config(given: Option<&Path>) -> PathBuf {
+    match given {
+        Some(path) => path.to_path_buf(),
+        None if Path::new(LOCAL_CONFIG).exists() => PathBuf::from(LOCAL_CONFIG),
+        None => PathBuf::from(SYSTEM_CONFIG),
+    }
+}
+
+/// Where a server keeps its data: where it was told to, else beside other data of the system if the configuration is the
+/// system's, else below the directory that it was started in.
+#[must_use]
+pub fn data_dir(config: &Path, given: Option<&Path>, id: ServerId) -> PathBuf {
+    let root = match given {
+        Some(path) => return path.to_path_buf(),
+        None if config == Path::new(SYSTEM_CONFIG) => Path::new("/var/lib/syncnet"),
+        None => Path::new("data"),
+    };
+    root.join(id.as_str())
+}
+
+/// Which of the servers this one is: the one that was asked for, else the one whose id or host is this machine's name (with or
+/// without its domain).
+///
+/// # Errors
+/// If there is none, in words that name those there are.
+pub fn own_server(config: &Config, given: Option<&str>, machine: &str) -> Result<ServerId, String> {
+    let short = machine.split('.').next().unwrap_or(machine);
+    let all = || {
+        config
+            .servers
+            .iter()
+            .map(|s| s.id.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let found = match given {
+        Some(id) => config.servers.iter().find(|s| s.id.as_str() == id),
+        None => config.servers.iter().find(|s| {
+            let id = s.id.as_str();
+            [machine, short]
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(id) || name.eq_ignore_ascii_case(&s.host))
+        }),
+    };
+    match (found, given) {
+        (Some(server), _) => Ok(server.id),
+        (None, Some(id)) => Err(format!("the configuration has no server {id:?}; it has {}", all())),
+        (None, None) => Err(format!(
+            "this machine is called {machine:?}, and no server of the configuration is; say which one this is with \
+             --server-id (one of {})",
+            all()
+        )),
+    }
 }

@@ -282,3 +282,107 @@ impl Doors {
         self.set_timer(conn, Some(now.after(STALLED)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONN: ConnId = ConnId(1);
+    const SESSION: SessionId = SessionId(9);
+    const NOW: Tick = Tick::from_ms(1000);
+
+    fn bound() -> Doors {
+        let mut doors = Doors::default();
+        doors.open(CONN);
+        assert_eq!(doors.bind(CONN, SESSION), None);
+        doors
+    }
+
+    fn take(doors: &mut Doors, seq: u64, unacknowledged: u64) -> Verdict {
+        doors.take(NOW, CONN, SESSION, ClientSeq(seq), ClientSeq(unacknowledged), 100)
+    }
+
+    #[test]
+    fn commands_under_way_when_the_client_was_asked_again_are_not_taken() {
+        let mut doors = bound();
+        for seq in 5..=8 {
+            assert_eq!(take(&mut doors, seq, 5), Verdict::Take);
+        }
+        doors.restart(NOW, CONN, ClientSeq(5));
+        assert_eq!(take(&mut doors, 9, 5), Verdict::Ignore, "sent before the client knew");
+        assert_eq!(take(&mut doors, 5, 5), Verdict::Take);
+        assert_eq!(take(&mut doors, 5, 5), Verdict::Ignore, "taken already");
+        assert_eq!(take(&mut doors, 6, 5), Verdict::Take);
+    }
+
+    #[test]
+    fn a_server_that_is_behind_takes_what_the_client_still_has() {
+        let mut doors = bound();
+        doors.restart(NOW, CONN, ClientSeq(3));
+        // The client knows the outcomes up to 6 from another server.
+        assert_eq!(take(&mut doors, 8, 7), Verdict::Ignore);
+        assert_eq!(take(&mut doors, 7, 7), Verdict::Take);
+    }
+
+    #[test]
+    fn another_session_is_not_spoken_for() {
+        let mut doors = bound();
+        let other = doors.take(NOW, CONN, SessionId(8), ClientSeq(1), ClientSeq(1), 100);
+        assert_eq!(other, Verdict::NotOpen);
+        assert_eq!(
+            doors.take(NOW, ConnId(2), SESSION, ClientSeq(1), ClientSeq(1), 100),
+            Verdict::NotOpen
+        );
+    }
+
+    #[test]
+    fn what_is_taken_is_bounded_and_what_is_applied_makes_room() {
+        let mut doors = bound();
+        for seq in 1..=limits::SESSION_RESULTS_MAX as u64 {
+            assert!(doors.has_room(CONN));
+            take(&mut doors, seq, 1);
+        }
+        assert!(!doors.has_room(CONN));
+        doors.applied(NOW, CONN, ClientSeq(10));
+        assert!(doors.has_room(CONN));
+        doors.close(CONN);
+        assert_eq!(doors.unapplied_bytes, 0);
+        assert_eq!(doors.deadline(), None);
+    }
+
+    #[test]
+    fn silence_is_noticed_and_progress_puts_it_off() {
+        let mut doors = bound();
+        take(&mut doors, 1, 1);
+        take(&mut doors, 2, 1);
+        let first = doors.deadline();
+        assert_eq!(first, Some(NOW.after(STALLED)));
+        let later = NOW.after(RESEND_SOON);
+        doors.applied(later, CONN, ClientSeq(1));
+        assert_eq!(doors.deadline(), Some(later.after(STALLED)));
+        assert_eq!(doors.pop_due(later), None);
+        doors.doubt(CONN, later);
+        assert_eq!(doors.pop_due(later), Some(CONN));
+        doors.applied(later, CONN, ClientSeq(2));
+        assert_eq!(doors.deadline(), None);
+        doors.doubt(CONN, later);
+        assert_eq!(doors.deadline(), None, "nothing waits");
+    }
+
+    #[test]
+    fn a_session_that_goes_on_elsewhere_leaves_its_old_connection() {
+        let mut doors = bound();
+        take(&mut doors, 1, 1);
+        doors.open(ConnId(2));
+        assert_eq!(doors.bind(ConnId(2), SESSION), Some(CONN));
+        assert_eq!(doors.of_session(SESSION), Some(ConnId(2)));
+        assert_eq!(doors.unapplied_bytes, 0);
+        assert_eq!(take(&mut doors, 2, 1), Verdict::NotOpen);
+        doors.close(CONN);
+        assert_eq!(
+            doors.of_session(SESSION),
+            Some(ConnId(2)),
+            "the old connection's end changes nothing"
+        );
+    }
+}

@@ -24,7 +24,7 @@ use crate::cluster::{Cluster, Output, Role};
 use crate::config::{Config, Routing};
 use crate::limits;
 use crate::log::{Append, ItemRef, ReadAnswer, ReadRequest};
-use crate::types::{AppendId, Blob, Boot, ConnId, DirectoryId, GroupId, LogIndex, Now, ServerId, Tick};
+use crate::types::{AppendId, Blob, Boot, ConnId, DirectoryId, GroupId, LogIndex, Now, ServerId, Span, Tick};
 use crate::wire::client::{Ack, Request, Response};
 use crate::wire::peer::PeerMessage;
 
@@ -99,6 +99,9 @@ pub struct Event {
     pub text: String,
 }
 
+/// How long the commit position waits for records to ride along with.
+const COMMIT_ALONE: Span = Span::from_ms(30);
+
 /// What a node is made from.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -148,6 +151,8 @@ pub struct Node {
     reading: u64,
     appended: AppendId,
     commit_logged: LogIndex,
+    /// When the commit position goes to the log even if nothing else does.
+    commit_due: Option<Tick>,
     effects: VecDeque<Effect>,
     /// Something has changed since the effects were gathered.
     dirty: bool,
@@ -195,6 +200,7 @@ impl Node {
             reading: 0,
             appended: AppendId(0),
             commit_logged: LogIndex(0),
+            commit_due: None,
             effects: VecDeque::new(),
             dirty: true,
             told: (None, false),
@@ -453,9 +459,18 @@ impl Node {
 
     fn append(&mut self, records: Vec<Record>) {
         let commit = self.cluster.commit();
-        if records.is_empty() && commit == self.commit_logged {
-            return;
+        if records.is_empty() {
+            // It rides along with records; alone it goes only when there are none for a while, so that a lone message doesn't wake the
+            // writer twice.
+            if commit == self.commit_logged {
+                return;
+            }
+            let due = *self.commit_due.get_or_insert(self.now.tick.after(COMMIT_ALONE));
+            if self.now.tick < due {
+                return;
+            }
         }
+        self.commit_due = None;
         self.commit_logged = commit;
         self.appended = self.appended.next();
         let sync = !records.is_empty();

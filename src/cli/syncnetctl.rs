@@ -1,0 +1,196 @@
+//! The command line of `syncnetctl`.
+
+use std::ffi::OsString;
+
+use super::{Line, Misuse, Opt, Table};
+use crate::types::Span;
+
+const COMMON: &[Opt] = &[
+    Opt::value(
+        "server",
+        "HOST:PORT",
+        "a server to ask; the first to answer names the others (repeatable)",
+    )
+    .or('s'),
+    Opt::value("timeout", "SECS", "how long to wait for a server's answer (3)"),
+];
+
+/// `syncnetctl` without a subcommand, which is a misuse.
+pub static MAIN: Table = Table {
+    name: "syncnetctl",
+    summary: "watch over a SyncNet cluster",
+    usage: &["status [OPTIONS]", "watch [OPTIONS]"],
+    options: &[COMMON],
+    subcommands: &[
+        ("status", "say how the servers are, once"),
+        ("watch", "say it again and again"),
+    ],
+    notes: "Environment: SYNCNET_SERVERS (as -s, separated by commas or spaces).",
+    misuse: 2,
+};
+
+/// `syncnetctl status`.
+pub static STATUS: Table = Table {
+    name: "syncnetctl status",
+    summary: "say how the servers are",
+    usage: &["[--json | --simple] [OPTIONS]"],
+    options: &[
+        &[
+            Opt::flag("json", "print one JSON object"),
+            Opt::flag("simple", "print the verdict in one line"),
+        ],
+        COMMON,
+    ],
+    subcommands: &[],
+    notes: "Exit codes: 0 healthy, 1 degraded, 2 no quorum, 3 can't tell (no server answers) or misused.",
+    // As monitoring plug-ins have it: 2 would be an alarm.
+    misuse: 3,
+};
+
+/// `syncnetctl watch`.
+pub static WATCH: Table = Table {
+    name: "syncnetctl watch",
+    summary: "say how the servers are, again and again; ends with Ctrl-C",
+    usage: &["[OPTIONS]"],
+    options: &[&[Opt::value("interval", "SECS", "how often (5)").or('i')], COMMON],
+    subcommands: &[],
+    notes: "At a terminal the table is drawn anew in its place; else each change is a line.",
+    misuse: 2,
+};
+
+/// What `syncnetctl` was asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Args {
+    /// `host:port` of servers to ask.
+    pub servers: Vec<String>,
+    /// How long to wait for a server's answer.
+    pub timeout: Span,
+    /// Which subcommand.
+    pub command: Command,
+}
+
+/// A subcommand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Once.
+    Status {
+        /// In which form.
+        form: Form,
+    },
+    /// Again and again.
+    Watch {
+        /// How often.
+        interval: Span,
+    },
+}
+
+/// In which form a status is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// In one line.
+    Simple,
+}
+
+const TIMEOUT_DEFAULT: Span = Span::from_ms(3_000);
+const INTERVAL_DEFAULT: Span = Span::from_ms(5_000);
+
+/// Reads the arguments, without the program's name.
+///
+/// # Errors
+/// If they can't be used.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Line<Args>, Misuse> {
+    let (table, line) = MAIN.walk(args, |word| match word {
+        "status" => Some(&STATUS),
+        "watch" => Some(&WATCH),
+        _ => None,
+    })?;
+    let found = match line {
+        Line::Print(text) => return Ok(Line::Print(text)),
+        Line::Run(found) => found,
+    };
+    let positive = |long, default| match table.seconds(&found, long)? {
+        Some(Span(0)) => Err(table.misuse(format!("--{long} 0 must be more than 0"))),
+        span => Ok(span.unwrap_or(default)),
+    };
+    let command = if table == &STATUS {
+        let form = match (found.flag("json"), found.flag("simple")) {
+            (true, true) => return Err(table.misuse("--json and --simple are two forms; give one of them")),
+            (true, false) => Form::Json,
+            (false, true) => Form::Simple,
+            (false, false) => Form::Table,
+        };
+        Command::Status { form }
+    } else if table == &WATCH {
+        Command::Watch {
+            interval: positive("interval", INTERVAL_DEFAULT)?,
+        }
+    } else {
+        return Err(match found.rest.first() {
+            Some(word) => table.misuse(format!("there is no command {word:?}; there are status and watch")),
+            None => table.misuse("say what to do: status or watch"),
+        });
+    };
+    let args = Args {
+        servers: table.servers(&found)?,
+        timeout: positive("timeout", TIMEOUT_DEFAULT)?,
+        command,
+    };
+    table.no_more(found.rest.into_iter())?;
+    Ok(Line::Run(args))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> Result<Line<Args>, Misuse> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    fn args(servers: &[&str], timeout_ms: u64, command: Command) -> Result<Line<Args>, Misuse> {
+        Ok(Line::Run(Args {
+            servers: servers.iter().map(|s| (*s).to_string()).collect(),
+            timeout: Span::from_ms(timeout_ms),
+            command,
+        }))
+    }
+
+    #[test]
+    fn all_options_arrive() {
+        let form = Form::Table;
+        assert_eq!(run("status"), args(&[], 3000, Command::Status { form }));
+        let form = Form::Json;
+        let line = "status --json -s a:1 -s b:2 --timeout 0.5";
+        assert_eq!(run(line), args(&["a:1", "b:2"], 500, Command::Status { form }));
+        let form = Form::Simple;
+        assert_eq!(
+            run("-s a:1 status --simple"),
+            args(&["a:1"], 3000, Command::Status { form })
+        );
+        let interval = Span::from_ms(5000);
+        assert_eq!(run("watch"), args(&[], 3000, Command::Watch { interval }));
+        let interval = Span::from_ms(200);
+        assert_eq!(run("watch -i 0.2"), args(&[], 3000, Command::Watch { interval }));
+    }
+
+    #[test]
+    fn a_misused_status_is_no_alarm() {
+        for (line, code) in [
+            ("status --jsn", 3),
+            ("status --json --simple", 3),
+            ("status more", 3),
+            ("status --timeout 0", 3),
+            ("status -s nowhere", 3),
+            ("watch -i 0", 2),
+            ("watch --json", 2),
+            ("", 2),
+            ("stauts", 2),
+        ] {
+            assert_eq!(run(line).map_err(|misuse| misuse.code), Err(code), "{line}");
+        }
+    }
+}
