@@ -45,16 +45,22 @@ pub fn session_secret() -> [u8; 16] {
     secret
 }
 
-fn path() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(file) = set("SYNCNET_KEY_FILE") {
-        return Some(PathBuf::from(file));
-    }
+fn set(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Where the client keeps what it remembers: `$XDG_STATE_HOME/syncnet`, or `~/.local/state/syncnet`.
+#[must_use]
+pub fn state_folder() -> Option<PathBuf> {
     let state = set("XDG_STATE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());
     let state = state.or_else(|| set("HOME").map(|home| Path::new(&home).join(".local/state")));
-    Some(state?.join("syncnet/key"))
+    Some(state?.join("syncnet"))
+}
+
+fn path() -> Option<PathBuf> {
+    set("SYNCNET_KEY_FILE").map_or_else(|| Some(state_folder()?.join("key")), |file| Some(PathBuf::from(file)))
 }
 
 fn read_or_make(path: &Path) -> io::Result<Key> {

@@ -5,16 +5,20 @@
 //! `subscription`, `questions` and `pulse`, then `link` (its socket and thread), and the programs `send`, `tail`, `chat`.
 
 pub mod calls;
+pub mod chat;
 pub mod core;
 pub mod json;
 pub mod key;
 pub mod lines;
 pub mod link;
 pub mod outbox;
+pub mod programs;
 pub mod pulse;
 pub mod questions;
 pub mod render;
+pub mod send;
 pub mod servers;
 pub mod session;
 mod socket;
 pub mod subscription;
+pub mod tail;
