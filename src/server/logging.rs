@@ -50,9 +50,18 @@ impl Logging {
         };
         let (jobs, receiver) = bounded(limits::LOG_LINES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let lines = Lines { jobs: jobs.clone(), line: Vec::new(), dropped: Arc::clone(&dropped) };
-        thread::Builder::new().name("log".to_owned()).spawn(move || work(&receiver, out, &dropped))?;
-        let logger = Logger { inner: WriteLogger::new(level, form(), lines), level };
+        let lines = Lines {
+            jobs: jobs.clone(),
+            line: Vec::new(),
+            dropped: Arc::clone(&dropped),
+        };
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || work(&receiver, out, &dropped))?;
+        let logger = Logger {
+            inner: WriteLogger::new(level, form(), lines),
+            level,
+        };
         log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
         log::set_max_level(level);
         Ok(Logging { jobs })
@@ -77,7 +86,8 @@ impl Logging {
 /// # Errors
 /// Which names there are.
 pub fn level(text: &str) -> Result<LevelFilter, String> {
-    LevelFilter::from_str(text).map_err(|_| format!("\"{text}\" is not a log level: use off, error, warn, info, debug or trace"))
+    LevelFilter::from_str(text)
+        .map_err(|_| format!("\"{text}\" is not a log level: use off, error, warn, info, debug or trace"))
 }
 
 fn form() -> simplelog::Config {
@@ -110,14 +120,21 @@ impl Log for Logger {
         }
         let text = clean(&record.args().to_string());
         let level = record.level();
-        self.inner.log(&Record::builder().metadata(record.metadata().clone()).args(format_args!("{level:<5} {text}")).build());
+        self.inner.log(
+            &Record::builder()
+                .metadata(record.metadata().clone())
+                .args(format_args!("{level:<5} {text}"))
+                .build(),
+        );
     }
 
     fn flush(&self) {}
 }
 
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Gathers what `simplelog` writes in pieces, and hands whole lines over.
@@ -193,9 +210,20 @@ mod tests {
     fn logger(channel: usize) -> (Logger, Receiver<Job>, Arc<AtomicU64>) {
         let (jobs, receiver) = bounded(channel);
         let dropped = Arc::new(AtomicU64::new(0));
-        let lines = Lines { jobs, line: Vec::new(), dropped: Arc::clone(&dropped) };
+        let lines = Lines {
+            jobs,
+            line: Vec::new(),
+            dropped: Arc::clone(&dropped),
+        };
         let level = LevelFilter::Info;
-        (Logger { inner: WriteLogger::new(level, form(), lines), level }, receiver, dropped)
+        (
+            Logger {
+                inner: WriteLogger::new(level, form(), lines),
+                level,
+            },
+            receiver,
+            dropped,
+        )
     }
 
     fn say(logger: &Logger, level: Level, text: &str) {
@@ -207,7 +235,9 @@ mod tests {
         let (logger, jobs, _) = logger(8);
         say(&logger, Level::Info, "it works");
         say(&logger, Level::Debug, "not this");
-        let Ok(Job::Line(line)) = jobs.try_recv() else { panic!("a line") };
+        let Ok(Job::Line(line)) = jobs.try_recv() else {
+            panic!("a line")
+        };
         let line = String::from_utf8(line).unwrap();
         assert_eq!(line.len(), "2026-11-20T13:00:00.123Z INFO  it works\n".len(), "{line}");
         assert!(line.ends_with("Z INFO  it works\n"), "{line}");
@@ -218,8 +248,14 @@ mod tests {
     fn a_stranger_cannot_write_a_line_of_its_own() {
         let (logger, jobs, _) = logger(8);
         say(&logger, Level::Warn, "name\n2026-11-20 forged\x1b[2J");
-        let Ok(Job::Line(line)) = jobs.try_recv() else { panic!("a line") };
-        assert_eq!(line.iter().filter(|b| **b < b' ').count(), 1, "only the end of the line");
+        let Ok(Job::Line(line)) = jobs.try_recv() else {
+            panic!("a line")
+        };
+        assert_eq!(
+            line.iter().filter(|b| **b < b' ').count(),
+            1,
+            "only the end of the line"
+        );
         assert!(jobs.try_recv().is_err());
     }
 

@@ -84,7 +84,10 @@ pub struct Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("now", &self.now).field("stage", &self.stage).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("now", &self.now)
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
     }
 }
 
@@ -279,7 +282,12 @@ impl Server {
         let mut news = false;
         while let Some(input) = self.peers.take_input() {
             news = true;
-            if let Input::LinkUp { server, directory, boot } = input {
+            if let Input::LinkUp {
+                server,
+                directory,
+                boot,
+            } = input
+            {
                 self.datagrams.introduce(server, directory, boot);
             }
             self.node.step(self.now, input);
@@ -303,8 +311,14 @@ impl Server {
     }
 
     fn located(&mut self, server: ServerId, addresses: &[std::net::SocketAddr]) {
-        let Some(&(_, peer_port, heartbeat_port)) = self.ports.iter().find(|(id, ..)| *id == server) else { return };
-        let with = |port| addresses.iter().map(move |address| std::net::SocketAddr::new(address.ip(), port));
+        let Some(&(_, peer_port, heartbeat_port)) = self.ports.iter().find(|(id, ..)| *id == server) else {
+            return;
+        };
+        let with = |port| {
+            addresses
+                .iter()
+                .map(move |address| std::net::SocketAddr::new(address.ip(), port))
+        };
         if let Some(address) = with(heartbeat_port).next() {
             log::info!("the host of {server} is {}", address.ip());
             self.datagrams.locate(server, address);
@@ -351,7 +365,9 @@ impl Server {
                     Door::Peer => Some(&mut self.peer_door),
                     Door::Client => self.client_door.as_mut(),
                 };
-                let Some(listener) = listener.filter(|listener| listener.ready && !listener.resting) else { break };
+                let Some(listener) = listener.filter(|listener| listener.ready && !listener.resting) else {
+                    break;
+                };
                 match listener.accept() {
                     Accepted::None => break,
                     Accepted::One(stream, address) => match door {
@@ -361,7 +377,8 @@ impl Server {
                     Accepted::Exhausted(error) => {
                         listener.resting = true;
                         log::error!("no connection can be accepted for now: {error}");
-                        self.timers.set(Alarm::Accept(door), self.now.tick.after(limits::ACCEPT_REST));
+                        self.timers
+                            .set(Alarm::Accept(door), self.now.tick.after(limits::ACCEPT_REST));
                     }
                 }
             }
@@ -456,6 +473,8 @@ impl Server {
     /// # Errors
     /// What the system says.
     pub fn client_address(&self) -> io::Result<std::net::SocketAddr> {
-        self.client_door.as_ref().map_or_else(|| Err(ErrorKind::NotConnected.into()), Listener::address)
+        self.client_door
+            .as_ref()
+            .map_or_else(|| Err(ErrorKind::NotConnected.into()), Listener::address)
     }
 }
