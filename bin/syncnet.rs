@@ -10,6 +10,7 @@ use syncnet::client::calls::Options;
 use syncnet::client::chat::terminal;
 use syncnet::client::programs::{self, complain};
 use syncnet::client::render::Style;
+use syncnet::client::settings::{Environment, Settings};
 use syncnet::client::{key, send, tail};
 
 /// The room of a chat that isn't told where to begin.
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(misuse) => {
-            complain(&misuse.text);
+            eprintln!("{}", misuse.text);
             return ExitCode::from(misuse.code);
         }
     };
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> u8 {
-    let options = match options(&args) {
+    let environment = Environment::of_process();
+    let options = match options(&args, &environment) {
         Ok(options) => options,
         Err(error) => {
             complain(&error);
@@ -48,7 +50,8 @@ fn run(args: Args) -> u8 {
         Command::Chat { room } => {
             let room = room.unwrap_or_else(|| LOBBY.to_string());
             if terminal::is_there() {
-                return terminal::run(options, room, style);
+                let history = environment.state_home.map(|home| home.join("syncnet/history"));
+                return terminal::run(options, room, style, history);
             }
             let send = send::Send {
                 room,
@@ -102,30 +105,29 @@ fn run(args: Args) -> u8 {
 }
 
 /// Where the cluster is and who the user is.
-fn options(args: &Args) -> Result<Options, String> {
-    let (servers, in_order, name) = places(args)?;
-    let reads = matches!(args.command, Command::Tail { .. });
+fn options(args: &Args, environment: &Environment) -> Result<Options, String> {
+    let settings = Settings::gather(&args.common, environment).map_err(|error| error.to_string())?;
     // Whoever only reads holds no name, and needs no key.
-    let (key, note) = if reads { ([0; 32], None) } else { key::load() };
+    let reads = matches!(args.command, Command::Tail { .. });
+    let (key, note) = match reads {
+        true => ([0; 32], None),
+        false => key::load(settings.key_file.as_deref()),
+    };
     if let Some(note) = note {
         complain(&note);
     }
+    let name = match settings.user {
+        Some(name) => name,
+        None if reads => String::new(),
+        None => return Err("nobody is logged in here; give your name with -u NAME".to_string()),
+    };
     Ok(Options {
-        servers,
-        in_order,
-        only: args.common.only && in_order,
+        servers: settings.servers,
+        in_order: settings.explicit,
+        only: settings.only,
         name,
         key,
         secret: key::session_secret(),
         agent: concat!("syncnet ", env!("CARGO_PKG_VERSION")).to_string(),
     })
-}
-
-fn places(args: &Args) -> Result<(Vec<String>, bool, String), String> {
-    let name = args.common.user.clone().unwrap_or_else(|| "me".to_string());
-    if args.common.servers.is_empty() {
-        let local = ["127.0.0.1:8000", "127.0.0.1:8001", "127.0.0.1:8002"];
-        return Ok((local.map(String::from).to_vec(), false, name));
-    }
-    Ok((args.common.servers.clone(), true, name))
 }

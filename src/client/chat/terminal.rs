@@ -2,7 +2,7 @@
 //! is being typed.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -14,7 +14,6 @@ use rustyline::{Editor, ExternalPrinter};
 
 use super::model::{Do, Model};
 use crate::client::calls::{Call, Event, Options};
-use crate::client::key;
 use crate::client::link::Client;
 use crate::client::programs::{self, complain};
 use crate::client::render::Style;
@@ -49,9 +48,9 @@ impl Drop for Restore {
     }
 }
 
-/// Runs it; gives the exit code.
+/// Runs it; gives the exit code. `history` is the file with the lines typed before.
 #[must_use]
-pub fn run(options: Options, room: String, style: Style) -> u8 {
+pub fn run(options: Options, room: String, style: Style, history: Option<PathBuf>) -> u8 {
     let name = options.name.clone();
     let started = (|| {
         let config = Config::builder()
@@ -76,7 +75,7 @@ pub fn run(options: Options, room: String, style: Style) -> u8 {
     let (keys, typed) = bounded(1);
     let reading = std::thread::Builder::new()
         .name("syncnet-prompt".to_string())
-        .spawn(move || read(editor, &turns, &keys));
+        .spawn(move || read(editor, history.as_deref(), &turns, &keys));
     if let Err(error) = reading {
         complain(&format!("can't start: {error}"));
         return programs::REFUSED;
@@ -92,16 +91,17 @@ pub fn run(options: Options, room: String, style: Style) -> u8 {
 }
 
 /// Reads lines, each after it was asked for the next, so that a line's effects are printed before the prompt.
-fn read(mut editor: Editor<(), FileHistory>, turns: &Receiver<()>, keys: &Sender<Key>) {
-    let history = history_file();
-    if let Some(file) = &history {
+fn read(mut editor: Editor<(), FileHistory>, history: Option<&Path>, turns: &Receiver<()>, keys: &Sender<Key>) {
+    if let Some(file) = history {
+        // Without it there is a history of this run, at least.
+        let _ = file.parent().map(std::fs::create_dir_all);
         let _ = editor.load_history(file);
     }
     while turns.recv().is_ok() {
         let key = match editor.readline("> ") {
             Ok(line) => {
                 // Written at once: the program may end at any moment.
-                if let Some(file) = &history {
+                if let Some(file) = history {
                     let _ = editor.append_history(file);
                 }
                 Key::Line(line)
@@ -113,12 +113,6 @@ fn read(mut editor: Editor<(), FileHistory>, turns: &Receiver<()>, keys: &Sender
             return;
         }
     }
-}
-
-fn history_file() -> Option<PathBuf> {
-    let folder = key::state_folder()?;
-    std::fs::create_dir_all(&folder).ok()?;
-    Some(folder.join("history"))
 }
 
 struct Chat<P: ExternalPrinter> {
