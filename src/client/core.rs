@@ -339,6 +339,9 @@ impl Core {
         match self.questions.answered(now, response, last_try) {
             Answer::Tell(event) => {
                 self.servers.works();
+                if matches!(event, Event::Room { fresh: true, .. }) {
+                    self.hunt.inferred = false;
+                }
                 self.tell(event);
             }
             Answer::Nothing => {}
@@ -350,6 +353,7 @@ impl Core {
 
     fn opened(&mut self, now: Tick, session: SessionId, _last: ClientSeq, name: String) {
         self.servers.works();
+        self.quorum_proved();
         let new = self.session.opened(session);
         self.session.renamed(name.clone());
         self.outbox.rewind();
@@ -491,11 +495,20 @@ impl Core {
         if back {
             self.outbox.rewind();
         }
-        self.quorum_is(available);
+        if available {
+            self.quorum_proved();
+        }
+    }
+
+    /// The server has shown that it has a quorum.
+    fn quorum_proved(&mut self) {
+        self.hunt.inferred = false;
+        self.quorum_is(true);
     }
 
     fn quorum_is(&mut self, available: bool) {
-        if available {
+        // A server that can't answer may still believe that it has a quorum; its hello alone doesn't end the search then.
+        if available && !self.hunt.inferred {
             if self.hunt.told {
                 self.tell(Event::QuorumBack);
             }
@@ -695,8 +708,8 @@ impl Core {
         };
         loop {
             let id = self.last_id + 1;
-            let subscribe = |core: &mut Core| core.subscriptions.ask(now, id);
-            let Some(request) = self.questions.ask(now, id).or_else(|| subscribe(self)) else {
+            let subscribe = |core: &mut Core| core.subscriptions.ask(now, id, quorum);
+            let Some(request) = self.questions.ask(now, id, quorum).or_else(|| subscribe(self)) else {
                 break;
             };
             self.last_id = id;
