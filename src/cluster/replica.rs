@@ -283,9 +283,8 @@ impl Cluster {
             return false;
         };
         let timeout = self.config.timing.election_timeout;
-        let answered = leader.progress.iter().filter(|&(&server, progress)| {
-            self.is_link_member(server) && self.now.tick.since(progress.answered_at) <= timeout
-        });
+        let recent = |at| self.now.tick.since(at) <= timeout;
+        let answered = leader.progress.values().filter(|progress| recent(progress.answered_at));
         let own = usize::from(self.is_voter());
         answered.count() + own >= self.majority()
     }
