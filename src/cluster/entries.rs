@@ -52,10 +52,6 @@ impl Entries {
         LogIndex(self.last.index.0 - self.cache.len() as u64 + 1)
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     pub(super) fn get(&self, index: LogIndex) -> Option<&Entry> {
         Some(&self.cached(index)?.0)
     }
@@ -277,7 +273,7 @@ mod tests {
         log.shrink(LogIndex(2), LogIndex(20), LogIndex(20));
         assert_eq!(log.first(), LogIndex(3));
         log.shrink(LogIndex(20), LogIndex(20), LogIndex(20));
-        assert!(log.bytes() <= limits::ENTRY_CACHE_BYTES_MAX && log.first() <= LogIndex(7));
+        assert!(log.bytes <= limits::ENTRY_CACHE_BYTES_MAX && log.first() <= LogIndex(7));
         assert_eq!(log.term_at(LogIndex(1)), Some(Term(1)));
     }
 }
