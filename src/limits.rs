@@ -88,6 +88,20 @@ pub const UNAPPLIED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const UNPERSISTED_APPENDS_MAX: usize = 1024;
 /// Replicas compare digests of their state at every index that this divides.
 pub const DIGEST_EVERY: u64 = 1024;
+/// After so many vain tries a server stops asking at once and in others' place, and its waits grow no longer.
+pub const ELECTION_BACKOFF_MAX: u32 = 3;
+/// Own digests kept for comparing: heartbeats of replicas that are a little behind or ahead still find their index.
+pub const DIGESTS_KEPT: usize = 8;
+/// How long a read question waits for a majority before it is answered that there is none.
+pub const READ_TIMEOUT: Span = Span::from_ms(1_500);
+/// How long a preferred server must be fit and caught up before it is handed the lead: a link that comes and goes moves nothing.
+pub const PREFERRED_AFTER: Span = Span::from_ms(2_000);
+/// How many entries a server may be behind and still count as caught up: a fraction of a second of full load.
+pub const CAUGHT_UP_ENTRIES: u64 = 1024;
+/// How long a leader that stops tries to hand over: less than the 5 s that a stop may take.
+pub const HAND_OVER_TIMEOUT: Span = Span::from_ms(2_000);
+/// How often an unformed server says for whom it waits.
+pub const FORMATION_REPORT_INTERVAL: Span = Span::from_ms(5_000);
 /// Read questions (`tail --no-follow` and the like) waiting for a majority; beyond it the next is refused.
 pub const READS_WAITING_MAX: usize = 4096;
 
@@ -108,6 +122,33 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
 pub const READ_BYTES_MAX: usize = 256 * 1024;
 /// Jobs waiting for the reader thread.
 pub const READ_JOBS_MAX: usize = 4096;
+/// Entries or items that one answer of the reader thread holds at most: bounds the places looked up for one question.
+pub const READ_ENTRIES_MAX: usize = 4096;
+/// Bytes read from a segment at once: neighbours come along for the price of one system call.
+pub const READ_WINDOW_BYTES: u64 = 256 * 1024;
+/// Two records that are wanted and lie closer than this are read at once; beyond it, reading what lies between costs more than a call.
+pub const READ_GAP_BYTES: u64 = 32 * 1024;
+/// Segments that the reader keeps open.
+pub const READ_FILES_MAX: usize = 16;
+/// Answers of the log's threads that wait for the loop. Each is at most `READ_BYTES_MAX`, so 64 cost 16 MiB.
+pub const ANSWERS_MAX: usize = 64;
+/// Places in the channel to the log writer beyond `UNPERSISTED_APPENDS_MAX`, so that a vote finds room when proposals don't.
+pub const APPEND_PLACES_FOR_VOTES: usize = 64;
+/// Bytes that the log writer gathers before it writes and syncs. More would make everybody wait for the last to come.
+pub const LOG_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of a record's payload: an entry's, or the head of a segment with the members of every group.
+pub const RECORD_PAYLOAD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
+/// Bytes that can stand behind the last synced position after a crash: a full batch, one record more, and what rides along.
+/// Recovery wipes so much.
+pub const LOG_UNSYNCED_BYTES_MAX: usize = LOG_BATCH_BYTES_MAX + 2 * RECORD_PAYLOAD_BYTES_MAX;
+/// How long the log writer is without work before it seals what it has synced.
+pub const SEAL_AFTER: Span = Span::from_ms(50);
+/// Bytes of the next segment that are written and synced in one step: so much a sync of the writer may have to wait for.
+pub const PREWRITE_STEP_BYTES: usize = 256 * 1024;
+/// The rest between two such steps, unless the current segment fills faster.
+pub const PREWRITE_PAUSE: Span = Span::from_ms(5);
+/// The rest after a step that failed (the disk is full): the writer itself ends the process if it comes to that.
+pub const PREWRITE_RETRY: Span = Span::from_ms(1_000);
 
 // --- Fan-out ------------------------------------------------------------------------------------
 
@@ -150,12 +191,82 @@ pub const ACCEPT_REST: Span = Span::from_ms(100);
 pub const STOP_TIMEOUT: Span = Span::from_ms(4_000);
 /// How long a server without a leader waits before it tells its clients that there is no quorum.
 pub const NO_QUORUM_NOTICE: Span = Span::from_ms(1_000);
+/// Frames taken from one client in a turn: one full window of commands.
+pub const FRAMES_PER_TURN: usize = 1024;
+/// Requests other than commands taken from one client in a turn: each may have an answer as large as a frame.
+pub const QUESTIONS_PER_TURN: usize = 8;
+/// Frames taken from all clients in a turn: some tens of milliseconds of work, so that heartbeats are never late for them.
+pub const CLIENT_FRAMES_PER_TURN: usize = 16_384;
+/// Links of servers whose handshake isn't done; each costs a descriptor and `HANDSHAKE_BYTES_MAX`.
+pub const HANDSHAKES_MAX: usize = 32;
+/// Bytes of a frame of the handshake between servers.
+pub const HANDSHAKE_BYTES_MAX: usize = 4096;
+/// A server that can't be reached is dialled at least so often.
+pub const DIAL_REST_MAX: Span = Span::from_ms(1_000);
+/// A connection that was told why it ends has so long to take it.
+pub const LINGER_TIMEOUT: Span = Span::from_ms(2_000);
+/// The same complaint about datagrams is logged at most so often.
+pub const COMPLAINT_INTERVAL: Span = Span::from_ms(60_000);
+/// A turn that begins so much later than its deadline was held up: what waits is read before anybody is suspected.
+pub const LATE_WAKE: Span = Span::from_ms(20);
+/// Rounds of reading after a late wake: 16 full rounds are more than socket buffers hold.
+pub const CATCH_UP_ROUNDS: usize = 16;
 /// Log lines waiting for the log file; beyond it they are counted and dropped.
 pub const LOG_LINES_MAX: usize = 8192;
 
+// --- Clients ------------------------------------------------------------------------------------
+
+/// Servers that a client keeps in mind: what is given and what it learns.
+pub const CLIENT_SERVERS_MAX: usize = 32;
+/// Commands that wait unsent in a client's outbox, behind those that are on the way; beyond it the program must wait.
+pub const CLIENT_WAITING_MAX: usize = 1024;
+/// Bytes of texts in a client's outbox beyond which the program must wait.
+pub const CLIENT_WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of texts that a client sends ahead of the acknowledgements (one command always goes).
+pub const CLIENT_INFLIGHT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Questions of a client without an answer yet; the next is refused.
+pub const CLIENT_QUESTIONS_MAX: usize = 64;
+/// Events waiting for a client's program; beyond it the connection isn't read, and the server reads on from its log later.
+pub const CLIENT_EVENTS_MAX: usize = 4096;
+/// Calls of a program waiting for its client's thread.
+pub const CLIENT_CALLS_MAX: usize = 64;
+/// Bytes that a client reads from its connection in a turn.
+pub const CLIENT_READ_BYTES_PER_TURN: usize = 256 * 1024;
+/// A connection that isn't made by then is given up for the next server. Longer than any round trip on earth.
+pub const CLIENT_CONNECT_TIMEOUT: Span = Span::from_ms(1_000);
+/// A server that hasn't answered the hello by then is given up for the next one.
+pub const CLIENT_HELLO_TIMEOUT: Span = Span::from_ms(1_000);
+/// The longest rest after the first round of attempts that failed; doubles with each round.
+pub const CLIENT_BACKOFF_MIN: Span = Span::from_ms(50);
+/// The longest rest after any round of attempts.
+pub const CLIENT_BACKOFF_MAX: Span = Span::from_ms(1_000);
+/// A connection that was silent for so long, although an answer is due, is pinged.
+pub const CLIENT_SILENCE: Span = Span::from_ms(1_500);
+/// A connection that only follows is pinged when it was silent for so long.
+pub const CLIENT_IDLE_PING: Span = Span::from_ms(2_000);
+/// A server that doesn't answer a ping by then hangs: the next one is tried.
+pub const CLIENT_PONG_TIMEOUT: Span = Span::from_ms(1_000);
+/// How long a client stays with a server without a quorum before it asks the others again.
+pub const CLIENT_QUORUM_RETRY: Span = Span::from_ms(1_000);
+/// Rest before a question, subscription or opening that a server had no room for is tried again.
+pub const CLIENT_BUSY_REST: Span = Span::from_ms(200);
+/// The shortest rest between two repetitions that servers ask for without an acknowledgement in between; doubles up to
+/// `CLIENT_BACKOFF_MAX`. The first is free.
+pub const CLIENT_RESEND_REST: Span = Span::from_ms(20);
+/// Commands without any acknowledgement for so long are sent again on the same connection: a server on the way may have
+/// lost them with its own link. Harmless, since a repetition is recognised.
+pub const CLIENT_RESEND_AFTER: Span = Span::from_ms(2_500);
+/// How long closing a session may take before the client ends without.
+pub const CLIENT_CLOSE_TIMEOUT: Span = Span::from_ms(2_000);
+/// Lines of standard input read ahead of what can be sent.
+pub const CLIENT_LINES_AHEAD_MAX: usize = 256;
+/// Lines that the chat keeps as its history.
+pub const CLIENT_HISTORY_LINES_MAX: usize = 1000;
+
 const _: () = assert!(APPEND_BYTES_MAX + PAYLOAD_BYTES_MAX + 65_536 <= PEER_FRAME_BYTES_MAX);
-const _: () = assert!(PAYLOAD_BYTES_MAX < SEGMENT_BYTES_MIN as usize / 2);
+const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX < SEGMENT_BYTES_MIN as usize / 2);
 const _: () = assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_CEILING);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX <= OUTPUT_BYTES_MAX);
 const _: () = assert!(TOUCH_INTERVAL.0 * 2 < NAME_RELEASE.0);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX);
+const _: () = assert!(DESCRIPTORS_RESERVED > HANDSHAKES_MAX + SERVERS_MAX);

@@ -1,7 +1,20 @@
-//! A connection with fail-over and an outbox.
+//! A connection to the cluster with fail-over and an outbox, for our own programs and for others, and the line client that is
+//! built on it. Calls `wire`, `chat` for the vocabulary, and the ground floor.
+//!
+//! Reading order: `calls` (what goes in and out), `core` (the pure state machine) with `servers`, `session`, `outbox`,
+//! `subscription`, `questions` and `pulse`, then `link` (its socket and thread), and the programs `send`, `tail`, `chat`.
+//! Beside them `settings` (whom to ask, under which name), and the status question: `ask`, `health`, `report`.
 
 pub mod ask;
+pub mod calls;
+pub mod core;
 pub mod health;
+pub mod outbox;
+pub mod pulse;
+pub mod questions;
 pub mod report;
+pub mod servers;
+pub mod session;
 pub mod settings;
+pub mod subscription;
 pub mod time;

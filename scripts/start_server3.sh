@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# Runs server3 in the foreground, in a window of its own; Ctrl-C stops it. Options are those of syncnetd.
+exec "$(dirname "${BASH_SOURCE[0]}")/start_server.sh" server3 "$@"

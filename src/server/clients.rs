@@ -1,0 +1,288 @@
+//! The connections of clients: accepted up to a cap, read in turns, each a bounded amount, and sent what is theirs. A client that
+//! doesn't take its answers, or whose commands the node can't take now, is left unread; the system's buffers then hold it back.
+
+use std::collections::HashMap;
+use std::net::{Shutdown, SocketAddr};
+
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+
+use super::connection::{Connection, Got, Sent, Source, State};
+use super::listener::Census;
+use super::ready::Ready;
+use super::{Alarm, Context};
+use crate::limits;
+use crate::node::{Input, Node};
+use crate::types::ConnId;
+use crate::wire::client::{Request, Response, decode_request, encode_response};
+use crate::wire::frame::{Split, split};
+
+/// All connections of clients.
+#[derive(Debug)]
+pub struct Clients {
+    table: HashMap<ConnId, Connection<TcpStream>>,
+    census: Census,
+    unread: Ready,
+    unsent: Ready,
+    /// Left unread because the node takes no more now; asked again when something else has happened.
+    held: Ready,
+}
+
+/// What looking for the next request came to.
+enum Next {
+    Request(Box<Request>),
+    Incomplete,
+    Held,
+    Choked,
+    Bad(String),
+}
+
+impl Source for Node {
+    fn pump(&mut self, conn: ConnId) -> Option<&[u8]> {
+        Node::pump(self, conn)
+    }
+
+    fn taken(&mut self, conn: ConnId, n: usize, rest: &mut Vec<u8>) {
+        rest.extend_from_slice(Node::taken(self, conn, n));
+    }
+}
+
+impl Clients {
+    /// None yet, and never more than `max`.
+    #[must_use]
+    pub fn new(max: usize) -> Clients {
+        Clients {
+            table: HashMap::new(),
+            census: Census::new(max),
+            unread: Ready::default(),
+            unsent: Ready::default(),
+            held: Ready::default(),
+        }
+    }
+
+    /// Whether there is something left that the next turn must not wait for.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.unread.is_empty() || !self.unsent.is_empty()
+    }
+
+    /// Whether all answers have been handed to the system.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.table.values().all(Connection::is_flushed)
+    }
+
+    /// A client has connected.
+    pub fn accept(&mut self, mut stream: TcpStream, address: SocketAddr, context: &mut Context<'_>) {
+        if let Err(text) = self.census.enter(address.ip()) {
+            log::debug!("a client from {address} is refused: {text}");
+            let mut frame = Vec::new();
+            encode_response(&Response::Fatal { text }, &mut frame);
+            // One try: a socket that was just accepted has room for a line.
+            let _ = std::io::Write::write(&mut stream, &frame);
+            return;
+        }
+        let id = context.ids.fresh();
+        let token = Token(usize::try_from(id.0).unwrap_or(usize::MAX));
+        if let Err(error) = context.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE) {
+            log::error!("a client from {address} can't be watched: {error}");
+            self.census.leave(address.ip());
+            return;
+        }
+        // Frames are written whole and at once; waiting for more to go with them would only delay them.
+        let _ = stream.set_nodelay(true);
+        context.timers.set(Alarm::Hello(id), context.now.tick.after(limits::HELLO_TIMEOUT));
+        self.table.insert(id, Connection::new(id, address.ip(), stream));
+    }
+
+    /// The system tells of a socket. False if it isn't one of ours.
+    pub fn ready(&mut self, id: ConnId, readable: bool, writable: bool) -> bool {
+        let Some(conn) = self.table.get_mut(&id) else { return false };
+        if readable {
+            conn.readable = true;
+            self.unread.push(id);
+        }
+        if writable {
+            conn.set_writable();
+            if conn.can_send() {
+                self.unsent.push(id);
+            }
+        }
+        true
+    }
+
+    /// Reads what is there and hands it to the node: a bounded amount from each, and from all together.
+    pub fn read(&mut self, node: &mut Node, scratch: &mut [u8], context: &mut Context<'_>) {
+        while let Some(id) = self.held.pop() {
+            self.unread.push(id);
+        }
+        let mut frames = limits::CLIENT_FRAMES_PER_TURN;
+        for _ in 0..self.unread.len() {
+            if frames == 0 {
+                break;
+            }
+            let Some(id) = self.unread.pop() else { break };
+            self.read_one(id, &mut frames, node, scratch, context);
+        }
+    }
+
+    fn read_one(&mut self, id: ConnId, all: &mut usize, node: &mut Node, scratch: &mut [u8], context: &mut Context<'_>) {
+        let (mut frames, mut questions) = (limits::FRAMES_PER_TURN, limits::QUESTIONS_PER_TURN);
+        let mut bytes = limits::READ_BYTES_PER_TURN;
+        let Some(conn) = self.table.get_mut(&id) else { return };
+        loop {
+            let serving = matches!(conn.state, State::New | State::Open);
+            match if serving { next(conn, node) } else { Next::Incomplete } {
+                Next::Request(request) => {
+                    if conn.state == State::New {
+                        conn.state = State::Open;
+                        context.timers.cancel(Alarm::Hello(id));
+                    }
+                    frames -= 1;
+                    *all -= 1;
+                    questions -= usize::from(!matches!(*request, Request::Command(_)));
+                    node.step(context.now, Input::Client(id, *request));
+                    if frames == 0 || questions == 0 || *all == 0 {
+                        return self.unread.push(id);
+                    }
+                    continue;
+                }
+                Next::Held => return self.held.push(id),
+                Next::Choked => {
+                    conn.choked = true;
+                    return;
+                }
+                Next::Bad(text) => {
+                    log::debug!("a client from {} is told: {text}", conn.address);
+                    conn.answer(&Response::Fatal { text });
+                    self.closing(id, context);
+                    return;
+                }
+                Next::Incomplete => {}
+            }
+            if conn.ended {
+                return self.gone(id, node, context);
+            }
+            if !conn.readable {
+                return;
+            }
+            if bytes == 0 {
+                return self.unread.push(id);
+            }
+            let room = scratch.len().min(limits::READ_BYTES_PER_TURN);
+            match conn.read(scratch.get_mut(..room).unwrap_or_default()) {
+                Got::Bytes(n) => bytes = bytes.saturating_sub(n),
+                Got::Drained | Got::End => {}
+            }
+        }
+    }
+
+    /// An answer for a client.
+    pub fn reply(&mut self, id: ConnId, response: &Response) {
+        if let Some(conn) = self.table.get_mut(&id) {
+            conn.answer(response);
+            self.unsent.push(id);
+        }
+    }
+
+    /// A client's subscriptions may have something.
+    pub fn deliver(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(&id) {
+            conn.delivering = true;
+            if conn.can_send() {
+                self.unsent.push(id);
+            }
+        }
+    }
+
+    /// Closes a connection once its answers are sent.
+    pub fn closing(&mut self, id: ConnId, context: &mut Context<'_>) {
+        if let Some(conn) = self.table.get_mut(&id)
+            && matches!(conn.state, State::New | State::Open)
+        {
+            conn.state = State::Closing;
+            conn.input = super::buffer::Buffer::default();
+            context.timers.cancel(Alarm::Hello(id));
+            context.timers.set(Alarm::Linger(id), context.now.tick.after(limits::LINGER_TIMEOUT));
+            self.unsent.push(id);
+            self.unread.push(id);
+        }
+    }
+
+    /// A client has not said hello in time.
+    pub fn hello_timeout(&mut self, id: ConnId, context: &mut Context<'_>) {
+        if let Some(conn) = self.table.get_mut(&id) {
+            let text = "no hello came in time; this port speaks SyncNet's native protocol".to_owned();
+            conn.answer(&Response::Fatal { text });
+            self.closing(id, context);
+        }
+    }
+
+    /// Sends what waits: to each client its answers, and then a slice of the rooms that it follows.
+    pub fn flush(&mut self, node: &mut Node, context: &mut Context<'_>) {
+        for _ in 0..self.unsent.len() {
+            let Some(id) = self.unsent.pop() else { break };
+            let Some(conn) = self.table.get_mut(&id) else { continue };
+            match conn.send(node) {
+                Sent::Broken => {
+                    self.gone(id, node, context);
+                    continue;
+                }
+                Sent::More => self.unsent.push(id),
+                Sent::All if conn.state == State::Closing => {
+                    // Our end is announced, and the socket lives on for a moment: to close it with bytes unread would make the
+                    // system throw away what was said last.
+                    conn.state = State::Lingering;
+                    let _ = conn.stream.shutdown(Shutdown::Write);
+                }
+                Sent::All | Sent::Blocked => {}
+            }
+            if let Some(conn) = self.table.get_mut(&id)
+                && conn.choked
+                && !conn.is_full()
+            {
+                conn.choked = false;
+                self.unread.push(id);
+            }
+        }
+    }
+
+    /// Takes a connection away, and tells the node.
+    pub fn gone(&mut self, id: ConnId, node: &mut Node, context: &mut Context<'_>) {
+        let Some(mut conn) = self.table.remove(&id) else { return };
+        let _ = context.registry.deregister(&mut conn.stream);
+        context.timers.cancel(Alarm::Hello(id));
+        context.timers.cancel(Alarm::Linger(id));
+        self.census.leave(conn.address);
+        if conn.state != State::New {
+            node.step(context.now, Input::ClientGone(id));
+        }
+    }
+}
+
+/// The next request of a connection, if it may be looked at now.
+fn next(conn: &mut Connection<TcpStream>, node: &Node) -> Next {
+    if conn.input.is_empty() {
+        return Next::Incomplete;
+    }
+    if conn.is_full() {
+        return Next::Choked;
+    }
+    if !node.accepts_commands(conn.id) {
+        return Next::Held;
+    }
+    match split(conn.input.pending(), limits::CLIENT_FRAME_BYTES_MAX) {
+        Split::Incomplete => Next::Incomplete,
+        Split::TooLong(n) => Next::Bad(format!(
+            "a frame of {n} bytes; the limit is {}; this port speaks SyncNet's native protocol",
+            limits::CLIENT_FRAME_BYTES_MAX
+        )),
+        Split::Complete { body, consumed } => match decode_request(body) {
+            Ok(request) => {
+                conn.input.consume(consumed);
+                Next::Request(Box::new(request))
+            }
+            Err(error) => Next::Bad(format!("{error}; this port speaks SyncNet's native protocol")),
+        },
+    }
+}
