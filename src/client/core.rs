@@ -683,7 +683,7 @@ impl Core {
     fn advance(&mut self, now: Tick) {
         self.hunt(now);
         if self.link == Link::Down {
-            if let Some(address) = self.servers.next().map(str::to_string) {
+            if let Some(address) = self.servers.choose().map(str::to_string) {
                 self.link = Link::Connecting(now.after(limits::CLIENT_CONNECT_TIMEOUT));
                 self.outputs.push_back(Output::Connect { address });
             } else {

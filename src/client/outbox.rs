@@ -158,9 +158,7 @@ impl Outbox {
 
     /// The next command, in order, whose outcome is known.
     pub fn finished(&mut self) -> Option<Finished> {
-        if self.sent.front()?.outcome.is_none() {
-            return None;
-        }
+        self.sent.front()?.outcome.as_ref()?;
         let sent = self.sent.pop_front()?;
         self.cursor = self.cursor.saturating_sub(1);
         self.sent_bytes -= text_bytes(&sent.item.action);

@@ -114,7 +114,7 @@ impl Servers {
         self.preferred.is_some()
     }
 
-    /// How long to rest before the next attempt, if the round is over. Asked once before each [`Servers::next`].
+    /// How long to rest before the next attempt, if the round is over. Asked once before each [`Servers::choose`].
     pub fn rest(&mut self) -> Option<Span> {
         if self.attempts < self.known.len().max(1) {
             return None;
@@ -129,7 +129,7 @@ impl Servers {
     }
 
     /// Whom to try now; `None` if no server is known.
-    pub fn next(&mut self) -> Option<&str> {
+    pub fn choose(&mut self) -> Option<&str> {
         if self.known.is_empty() {
             return None;
         }
@@ -167,21 +167,21 @@ mod tests {
     #[test]
     fn given_servers_come_first_and_in_order_then_the_learnt() {
         let mut servers = Servers::new(&addresses(&["b:1", "a:1"]), true, false, Rng::new(1));
-        assert_eq!(servers.next(), Some("b:1"));
+        assert_eq!(servers.choose(), Some("b:1"));
         servers.learn(
             ServerId::new("s2").unwrap(),
             &[address("s1", "a:1"), address("s2", "other:1"), address("s3", "c:1")],
         );
         assert_eq!(servers.len(), 3, "s2 is known under the given address");
-        assert_eq!(servers.next(), Some("a:1"));
-        assert_eq!(servers.next(), Some("c:1"));
-        assert_eq!(servers.next(), Some("b:1"));
+        assert_eq!(servers.choose(), Some("a:1"));
+        assert_eq!(servers.choose(), Some("c:1"));
+        assert_eq!(servers.choose(), Some("b:1"));
     }
 
     #[test]
     fn only_keeps_to_the_given() {
         let mut servers = Servers::new(&addresses(&["a:1"]), true, true, Rng::new(1));
-        servers.next();
+        servers.choose();
         servers.learn(ServerId::new("s1").unwrap(), &[address("s3", "c:1")]);
         assert_eq!(servers.len(), 1);
         assert!(!servers.prefer(&address("s3", "c:1")));
@@ -195,7 +195,7 @@ mod tests {
             if let Some(rest) = servers.rest() {
                 rests.push(rest);
             }
-            servers.next();
+            servers.choose();
         }
         assert_eq!(rests.len(), 19);
         assert!(rests[0] <= limits::CLIENT_BACKOFF_MIN);
@@ -210,7 +210,7 @@ mod tests {
         let all = addresses(&["a:1", "b:1", "c:1"]);
         let first = |seed| {
             Servers::new(&all, false, false, Rng::new(seed))
-                .next()
+                .choose()
                 .map(str::to_string)
         };
         assert!((0..20).any(|seed| first(seed) != first(0)));

@@ -84,20 +84,27 @@ impl Clients {
         }
         let id = context.ids.fresh();
         let token = Token(usize::try_from(id.0).unwrap_or(usize::MAX));
-        if let Err(error) = context.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE) {
+        if let Err(error) = context
+            .registry
+            .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
+        {
             log::error!("a client from {address} can't be watched: {error}");
             self.census.leave(address.ip());
             return;
         }
         // Frames are written whole and at once; waiting for more to go with them would only delay them.
         let _ = stream.set_nodelay(true);
-        context.timers.set(Alarm::Hello(id), context.now.tick.after(limits::HELLO_TIMEOUT));
+        context
+            .timers
+            .set(Alarm::Hello(id), context.now.tick.after(limits::HELLO_TIMEOUT));
         self.table.insert(id, Connection::new(id, address.ip(), stream));
     }
 
     /// The system tells of a socket. False if it isn't one of ours.
     pub fn ready(&mut self, id: ConnId, readable: bool, writable: bool) -> bool {
-        let Some(conn) = self.table.get_mut(&id) else { return false };
+        let Some(conn) = self.table.get_mut(&id) else {
+            return false;
+        };
         if readable {
             conn.readable = true;
             self.unread.push(id);
@@ -126,7 +133,14 @@ impl Clients {
         }
     }
 
-    fn read_one(&mut self, id: ConnId, all: &mut usize, node: &mut Node, scratch: &mut [u8], context: &mut Context<'_>) {
+    fn read_one(
+        &mut self,
+        id: ConnId,
+        all: &mut usize,
+        node: &mut Node,
+        scratch: &mut [u8],
+        context: &mut Context<'_>,
+    ) {
         let (mut frames, mut questions) = (limits::FRAMES_PER_TURN, limits::QUESTIONS_PER_TURN);
         let mut bytes = limits::READ_BYTES_PER_TURN;
         let Some(conn) = self.table.get_mut(&id) else { return };
@@ -203,7 +217,9 @@ impl Clients {
             conn.state = State::Closing;
             conn.input = super::buffer::Buffer::default();
             context.timers.cancel(Alarm::Hello(id));
-            context.timers.set(Alarm::Linger(id), context.now.tick.after(limits::LINGER_TIMEOUT));
+            context
+                .timers
+                .set(Alarm::Linger(id), context.now.tick.after(limits::LINGER_TIMEOUT));
             self.unsent.push(id);
             self.unread.push(id);
         }

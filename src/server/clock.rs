@@ -22,7 +22,9 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Now {
         let elapsed = self.start.elapsed().as_micros();
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis());
         Now {
             tick: Tick(u64::try_from(elapsed).unwrap_or(u64::MAX)),
             wall_ms: u64::try_from(wall).unwrap_or(u64::MAX),

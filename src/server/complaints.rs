@@ -31,7 +31,11 @@ impl Complaints {
                 *times += 1;
                 return None;
             }
-            let line = if *times > 0 { format!("{text} ({times} more of these in between)") } else { text.to_owned() };
+            let line = if *times > 0 {
+                format!("{text} ({times} more of these in between)")
+            } else {
+                text.to_owned()
+            };
             (*last, *times) = (now, 0);
             return Some(line);
         }
@@ -44,7 +48,11 @@ impl Complaints {
         }
         self.seen.insert(text.to_owned(), (now, 0));
         let others = std::mem::take(&mut self.uncounted);
-        Some(if others > 0 { format!("{text} ({others} other complaints were left out)") } else { text.to_owned() })
+        Some(if others > 0 {
+            format!("{text} ({others} other complaints were left out)")
+        } else {
+            text.to_owned()
+        })
     }
 }
 
@@ -65,7 +73,9 @@ mod tests {
     #[test]
     fn a_flood_of_different_complaints_is_bounded() {
         let mut complaints = Complaints::default();
-        let logged = (0..1000).filter(|n| complaints.line(Tick(1), &n.to_string()).is_some()).count();
+        let logged = (0..1000)
+            .filter(|n| complaints.line(Tick(1), &n.to_string()).is_some())
+            .count();
         assert_eq!(logged, KINDS_MAX);
         assert_eq!(complaints.seen.len(), KINDS_MAX);
     }

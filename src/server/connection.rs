@@ -278,8 +278,15 @@ mod tests {
     #[test]
     fn an_answer_never_lands_inside_an_item() {
         let bytes: Vec<u8> = (0..100).map(|n| b'a' + (n / 10) as u8).collect();
-        let mut items = Items { bytes: bytes.clone(), at: 0 };
-        let mut conn = connection(Socket { room: 25, step: 25, ..Socket::default() });
+        let mut items = Items {
+            bytes: bytes.clone(),
+            at: 0,
+        };
+        let mut conn = connection(Socket {
+            room: 25,
+            step: 25,
+            ..Socket::default()
+        });
         conn.delivering = true;
         assert_eq!(conn.send(&mut items), Sent::Blocked);
         conn.answer(&Response::Pong { id: 7 });
@@ -299,8 +306,15 @@ mod tests {
 
     #[test]
     fn one_connection_has_only_its_share_of_a_turn() {
-        let mut items = Items { bytes: vec![b'x'; 10 * limits::SEND_BYTES_PER_TURN], at: 0 };
-        let mut conn = connection(Socket { room: usize::MAX, step: 4096, ..Socket::default() });
+        let mut items = Items {
+            bytes: vec![b'x'; 10 * limits::SEND_BYTES_PER_TURN],
+            at: 0,
+        };
+        let mut conn = connection(Socket {
+            room: usize::MAX,
+            step: 4096,
+            ..Socket::default()
+        });
         conn.delivering = true;
         assert_eq!(conn.send(&mut items), Sent::More);
         assert!(conn.stream.taken.len() < limits::SEND_BYTES_PER_TURN + 8192);
@@ -309,7 +323,10 @@ mod tests {
 
     #[test]
     fn a_client_that_takes_no_answers_is_full() {
-        let mut items = Items { bytes: Vec::new(), at: 0 };
+        let mut items = Items {
+            bytes: Vec::new(),
+            at: 0,
+        };
         let mut conn = connection(Socket::default());
         let text = "x".repeat(1000);
         while !conn.is_full() {
@@ -326,7 +343,11 @@ mod tests {
 
     #[test]
     fn the_end_is_seen_after_the_last_bytes() {
-        let mut conn = connection(Socket { incoming: b"abc".to_vec(), closed: true, ..Socket::default() });
+        let mut conn = connection(Socket {
+            incoming: b"abc".to_vec(),
+            closed: true,
+            ..Socket::default()
+        });
         conn.readable = true;
         let mut scratch = [0; 2];
         assert_eq!(conn.read(&mut scratch), Got::Bytes(2));
@@ -338,7 +359,10 @@ mod tests {
 
     #[test]
     fn what_comes_after_the_end_was_told_is_dropped() {
-        let mut conn = connection(Socket { incoming: vec![0; 100], ..Socket::default() });
+        let mut conn = connection(Socket {
+            incoming: vec![0; 100],
+            ..Socket::default()
+        });
         conn.state = State::Closing;
         assert_eq!(conn.read(&mut [0; 64]), Got::Bytes(64));
         assert_eq!(conn.read(&mut [0; 64]), Got::Bytes(36));

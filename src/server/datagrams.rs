@@ -54,7 +54,13 @@ impl Datagrams {
     ///
     /// # Errors
     /// What the system says: an address in use, an interface that isn't there.
-    pub fn open(route: Route, secret: Option<Secret>, servers: Vec<ServerId>, registry: &Registry, token: Token) -> io::Result<Datagrams> {
+    pub fn open(
+        route: Route,
+        secret: Option<Secret>,
+        servers: Vec<ServerId>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Datagrams> {
         let socket = match &route {
             Route::Multicast(group, interface) => {
                 let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
@@ -80,7 +86,11 @@ impl Datagrams {
             socket,
             route,
             ready: true,
-            gate: Gate { secret, servers, windows: BTreeMap::new() },
+            gate: Gate {
+                secret,
+                servers,
+                windows: BTreeMap::new(),
+            },
             sequence: 0,
             complaints: Complaints::default(),
         })
@@ -105,7 +115,14 @@ impl Datagrams {
             Datagram::Heartbeat(_) => None,
             Datagram::Token { to, .. } => Some(*to),
         };
-        let bytes = seal(&Sealed { sender, sequence: self.sequence, datagram }, self.gate.secret.as_ref());
+        let bytes = seal(
+            &Sealed {
+                sender,
+                sequence: self.sequence,
+                datagram,
+            },
+            self.gate.secret.as_ref(),
+        );
         match &self.route {
             Route::Multicast(group, _) => {
                 let sent = self.socket.send_to(&bytes, SocketAddr::V4(*group));
@@ -132,7 +149,9 @@ impl Datagrams {
             match self.socket.recv_from(&mut bytes) {
                 Ok((n, from)) => match self.gate.admit(bytes.get(..n).unwrap_or_default(), ours) {
                     Ok(one) => heard.extend(one),
-                    Err(why) => self.complaints.warn(now, &format!("a datagram from {} is dropped: {why}", from.ip())),
+                    Err(why) => self
+                        .complaints
+                        .warn(now, &format!("a datagram from {} is dropped: {why}", from.ip())),
                 },
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.ready = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -165,15 +184,28 @@ struct Gate {
 impl Gate {
     fn introduce(&mut self, server: ServerId, directory: DirectoryId, boot: Boot) {
         // The same start over a new link keeps its window: what it sent before doesn't count again.
-        if self.windows.get(&server).is_none_or(|window| window.of != (directory, boot)) {
+        if self
+            .windows
+            .get(&server)
+            .is_none_or(|window| window.of != (directory, boot))
+        {
             self.windows.insert(server, Window::new(directory, boot));
         }
     }
 
     /// `Ok(None)`: nothing wrong with it, and nothing to do.
     fn admit(&mut self, bytes: &[u8], ours: &Sender) -> Result<Option<Heard>, String> {
-        let Sealed { sender, sequence, datagram } = open(bytes, self.secret.as_ref()).map_err(|error| error.to_string())?;
-        let Sender { server, directory, boot, .. } = sender;
+        let Sealed {
+            sender,
+            sequence,
+            datagram,
+        } = open(bytes, self.secret.as_ref()).map_err(|error| error.to_string())?;
+        let Sender {
+            server,
+            directory,
+            boot,
+            ..
+        } = sender;
         if server == ours.server {
             if (directory, boot) != (ours.directory, ours.boot) {
                 return Err(format!("another process says that it is {server}"));
@@ -194,7 +226,10 @@ impl Gate {
             }
             self.introduce(server, directory, boot);
         }
-        let first = self.windows.get_mut(&server).is_some_and(|window| window.admit(sequence));
+        let first = self
+            .windows
+            .get_mut(&server)
+            .is_some_and(|window| window.admit(sequence));
         Ok(first.then_some(Heard::Datagram(server, directory, datagram)))
     }
 }
@@ -210,23 +245,44 @@ mod tests {
     }
 
     fn sender(n: u64, boot: u64) -> Sender {
-        Sender { cluster: ClusterId(0), members: 9, server: id(n), directory: DirectoryId(n), boot: Boot(boot) }
+        Sender {
+            cluster: ClusterId(0),
+            members: 9,
+            server: id(n),
+            directory: DirectoryId(n),
+            boot: Boot(boot),
+        }
     }
 
     fn beat() -> Datagram {
         Datagram::Heartbeat(Heartbeat {
-            flags: Flags { formed: true, fit: true, stopping: false },
+            flags: Flags {
+                formed: true,
+                fit: true,
+                stopping: false,
+            },
             links: Vec::new(),
             groups: Vec::new(),
         })
     }
 
     fn gate(secret: Option<Secret>) -> Gate {
-        Gate { secret, servers: (1..=3).map(id).collect(), windows: BTreeMap::new() }
+        Gate {
+            secret,
+            servers: (1..=3).map(id).collect(),
+            windows: BTreeMap::new(),
+        }
     }
 
     fn sealed(sender: Sender, sequence: u64, secret: Option<&Secret>) -> Vec<u8> {
-        seal(&Sealed { sender, sequence, datagram: beat() }, secret)
+        seal(
+            &Sealed {
+                sender,
+                sequence,
+                datagram: beat(),
+            },
+            secret,
+        )
     }
 
     #[test]
@@ -235,26 +291,50 @@ mod tests {
         let mut gate = gate(Some(secret.clone()));
         let ours = sender(1, 1);
         let bytes = sealed(sender(2, 4), 10, Some(&secret));
-        assert_eq!(gate.admit(&bytes, &ours), Ok(Some(Heard::Unknown(id(2)))), "no link has introduced it");
+        assert_eq!(
+            gate.admit(&bytes, &ours),
+            Ok(Some(Heard::Unknown(id(2)))),
+            "no link has introduced it"
+        );
         gate.introduce(id(2), DirectoryId(2), Boot(4));
         assert!(matches!(gate.admit(&bytes, &ours), Ok(Some(Heard::Datagram(..)))));
         assert_eq!(gate.admit(&bytes, &ours), Ok(None), "a repetition");
         gate.introduce(id(2), DirectoryId(2), Boot(4));
-        assert_eq!(gate.admit(&bytes, &ours), Ok(None), "a new link doesn't open the window again");
+        assert_eq!(
+            gate.admit(&bytes, &ours),
+            Ok(None),
+            "a new link doesn't open the window again"
+        );
         gate.introduce(id(2), DirectoryId(2), Boot(5));
         let next = sealed(sender(2, 4), 11, Some(&secret));
-        assert_eq!(gate.admit(&next, &ours), Ok(Some(Heard::Unknown(id(2)))), "of the start before");
+        assert_eq!(
+            gate.admit(&next, &ours),
+            Ok(Some(Heard::Unknown(id(2)))),
+            "of the start before"
+        );
         let first = sealed(sender(2, 5), 1, Some(&secret));
-        assert!(matches!(gate.admit(&first, &ours), Ok(Some(Heard::Datagram(..)))), "the new start counts from 1");
+        assert!(
+            matches!(gate.admit(&first, &ours), Ok(Some(Heard::Datagram(..)))),
+            "the new start counts from 1"
+        );
     }
 
     #[test]
     fn a_server_that_lost_its_disk_is_heard_again() {
         let mut gate = gate(None);
         let ours = sender(1, 1);
-        assert!(matches!(gate.admit(&sealed(sender(2, 9), 100, None), &ours), Ok(Some(Heard::Datagram(..)))));
-        let reborn = Sender { directory: DirectoryId(77), ..sender(2, 1) };
-        assert!(matches!(gate.admit(&sealed(reborn, 1, None), &ours), Ok(Some(Heard::Datagram(..)))));
+        assert!(matches!(
+            gate.admit(&sealed(sender(2, 9), 100, None), &ours),
+            Ok(Some(Heard::Datagram(..)))
+        ));
+        let reborn = Sender {
+            directory: DirectoryId(77),
+            ..sender(2, 1)
+        };
+        assert!(matches!(
+            gate.admit(&sealed(reborn, 1, None), &ours),
+            Ok(Some(Heard::Datagram(..)))
+        ));
     }
 
     #[test]
@@ -265,10 +345,24 @@ mod tests {
         assert!(gate.admit(b"hello", &ours).is_err());
         assert!(gate.admit(&sealed(sender(2, 1), 1, None), &ours).is_err());
         assert!(gate.admit(&sealed(sender(4, 1), 1, Some(&secret)), &ours).is_err());
-        let other = Sender { members: 8, ..sender(2, 1) };
+        let other = Sender {
+            members: 8,
+            ..sender(2, 1)
+        };
         assert!(gate.admit(&sealed(other, 1, Some(&secret)), &ours).is_err());
-        assert_eq!(gate.admit(&sealed(ours, 1, Some(&secret)), &ours), Ok(None), "our own, come back");
-        let twin = Sender { directory: DirectoryId(99), ..ours };
-        assert!(gate.admit(&sealed(twin, 1, Some(&secret)), &ours).unwrap_err().contains("another process"));
+        assert_eq!(
+            gate.admit(&sealed(ours, 1, Some(&secret)), &ours),
+            Ok(None),
+            "our own, come back"
+        );
+        let twin = Sender {
+            directory: DirectoryId(99),
+            ..ours
+        };
+        assert!(
+            gate.admit(&sealed(twin, 1, Some(&secret)), &ours)
+                .unwrap_err()
+                .contains("another process")
+        );
     }
 }

@@ -29,7 +29,13 @@ impl LogWorkers {
     /// With these threads.
     #[must_use]
     pub fn new(workers: Workers) -> LogWorkers {
-        LogWorkers { workers, appends: VecDeque::new(), reads: VecDeque::new(), wanted: AppendId(0), durable: AppendId(0) }
+        LogWorkers {
+            workers,
+            appends: VecDeque::new(),
+            reads: VecDeque::new(),
+            wanted: AppendId(0),
+            durable: AppendId(0),
+        }
     }
 
     /// To be written.

@@ -54,7 +54,13 @@ impl Shake {
     /// The caller's side; its hello goes to `out`.
     #[must_use]
     pub fn call(identity: &Identity<'_>, called: ServerId, nonce: [u8; 16], out: &mut Vec<u8>) -> Shake {
-        let mut shake = Shake { side: Side::Caller, called: Some(called), nonce, ours: Vec::new(), theirs: None };
+        let mut shake = Shake {
+            side: Side::Caller,
+            called: Some(called),
+            nonce,
+            ours: Vec::new(),
+            theirs: None,
+        };
         shake.say_hello(identity, out);
         shake
     }
@@ -62,7 +68,13 @@ impl Shake {
     /// The side that was called: it waits for the caller's hello.
     #[must_use]
     pub fn answer(nonce: [u8; 16]) -> Shake {
-        Shake { side: Side::Called, called: None, nonce, ours: Vec::new(), theirs: None }
+        Shake {
+            side: Side::Called,
+            called: None,
+            nonce,
+            ours: Vec::new(),
+            theirs: None,
+        }
     }
 
     /// A frame of the other side. Gives who it is when the link works; until then nothing.
@@ -71,7 +83,10 @@ impl Shake {
     /// Why the link can't be.
     pub fn take(&mut self, identity: &Identity<'_>, body: &[u8], out: &mut Vec<u8>) -> Result<Option<Sender>, Refusal> {
         match (decode_handshake(body), &self.theirs) {
-            (Ok(Handshake::Refused { text }), _) => Err(Refusal { text: clean(&text), tell: false }),
+            (Ok(Handshake::Refused { text }), _) => Err(Refusal {
+                text: clean(&text),
+                tell: false,
+            }),
             (Ok(hello @ Handshake::Hello { .. }), None) => {
                 let sender = self.check_hello(identity, hello)?;
                 self.theirs = Some((body.to_vec(), sender));
@@ -92,7 +107,11 @@ impl Shake {
                         verify_link(secret, side, caller, called, &mac)
                     }
                 };
-                if right { Ok(Some(*sender)) } else { Err(refuse(Error::NotAuthentic.to_string())) }
+                if right {
+                    Ok(Some(*sender))
+                } else {
+                    Err(refuse(Error::NotAuthentic.to_string()))
+                }
             }
             (Ok(_), _) => Err(refuse("a frame of the handshake came out of turn".to_owned())),
             (Err(error), _) => Err(refuse(error.to_string())),
@@ -132,7 +151,15 @@ impl Shake {
     }
 
     fn check_hello(&self, identity: &Identity<'_>, hello: Handshake) -> Result<Sender, Refusal> {
-        let Handshake::Hello { magic, versions, cluster_name, sender, to, .. } = hello else {
+        let Handshake::Hello {
+            magic,
+            versions,
+            cluster_name,
+            sender,
+            to,
+            ..
+        } = hello
+        else {
             return Err(refuse("not a hello".to_owned()));
         };
         let ours = identity.sender.server;
@@ -150,18 +177,26 @@ impl Shake {
         if let Some(to) = to
             && to != ours
         {
-            return Err(refuse(format!("this is {ours}, but {to} was called: check hosts and peer ports in the configuration")));
+            return Err(refuse(format!(
+                "this is {ours}, but {to} was called: check hosts and peer ports in the configuration"
+            )));
         }
         if sender.server == ours {
             return Err(refuse(format!("this is {ours}: another process has the same id")));
         }
         if !identity.servers.contains(&sender.server) {
-            return Err(refuse(format!("{} is not among the servers in the configuration of {ours}", sender.server)));
+            return Err(refuse(format!(
+                "{} is not among the servers in the configuration of {ours}",
+                sender.server
+            )));
         }
         if let Some(called) = self.called
             && sender.server != called
         {
-            return Err(refuse(format!("{called} was called and {} has answered", sender.server)));
+            return Err(refuse(format!(
+                "{called} was called and {} has answered",
+                sender.server
+            )));
         }
         agree(&identity.sender, &sender).map_err(refuse)?;
         Ok(sender)
@@ -181,7 +216,9 @@ pub fn agree(ours: &Sender, theirs: &Sender) -> Result<(), String> {
         ));
     }
     if ours.members != theirs.members {
-        return Err(format!("{us} and {them} have different sets of servers: their configurations must name the same"));
+        return Err(format!(
+            "{us} and {them} have different sets of servers: their configurations must name the same"
+        ));
     }
     Ok(())
 }
@@ -206,7 +243,13 @@ mod tests {
     }
 
     fn sender(n: u64) -> Sender {
-        Sender { cluster: ClusterId(0), members: 9, server: id(n), directory: DirectoryId(n), boot: Boot(1) }
+        Sender {
+            cluster: ClusterId(0),
+            members: 9,
+            server: id(n),
+            directory: DirectoryId(n),
+            boot: Boot(1),
+        }
     }
 
     struct House {
@@ -226,7 +269,12 @@ mod tests {
             }
         }
         fn identity(&self) -> Identity<'_> {
-            Identity { cluster_name: &self.name, secret: self.secret.as_ref(), sender: self.sender, servers: &self.servers }
+            Identity {
+                cluster_name: &self.name,
+                secret: self.secret.as_ref(),
+                sender: self.sender,
+                servers: &self.servers,
+            }
         }
     }
 
@@ -253,7 +301,10 @@ mod tests {
 
     #[test]
     fn two_servers_learn_who_the_other_is() {
-        assert_eq!(shake(&House::new(1), &House::new(2), id(2)), Ok((Some(sender(2)), Some(sender(1)))));
+        assert_eq!(
+            shake(&House::new(1), &House::new(2), id(2)),
+            Ok((Some(sender(2)), Some(sender(1))))
+        );
         let (mut a, mut b) = (House::new(1), House::new(2));
         (a.secret, b.secret) = (None, None);
         assert_eq!(shake(&a, &b, id(2)), Ok((Some(sender(2)), Some(sender(1)))));
@@ -277,7 +328,9 @@ mod tests {
         let _ = Shake::call(&a.identity(), id(2), [1; 16], &mut hello);
         let mut callee = Shake::answer([2; 16]);
         callee.take(&b.identity(), &hello[4..], &mut answer).unwrap();
-        let Split::Complete { consumed, .. } = split(&answer, 4096) else { panic!("a hello") };
+        let Split::Complete { consumed, .. } = split(&answer, 4096) else {
+            panic!("a hello")
+        };
         let echoed = answer[consumed + 4..].to_vec();
         assert!(callee.take(&b.identity(), &echoed, &mut Vec::new()).is_err());
     }
@@ -300,7 +353,10 @@ mod tests {
         b.sender.cluster = ClusterId(6);
         assert!(shake(&a, &b, id(2)).unwrap_err().text.contains("another cluster"));
         b.sender.cluster = ClusterId(0);
-        assert!(shake(&a, &b, id(2)).is_ok(), "one that has not heard of the formation may talk");
+        assert!(
+            shake(&a, &b, id(2)).is_ok(),
+            "one that has not heard of the formation may talk"
+        );
     }
 
     #[test]

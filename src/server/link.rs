@@ -121,7 +121,11 @@ impl Link {
                 Err(sent) => return sent,
             }
         }
-        if self.output.is_empty() { Sent::All } else { Sent::Blocked }
+        if self.output.is_empty() {
+            Sent::All
+        } else {
+            Sent::Blocked
+        }
     }
 
     /// Whether the system has connected. An error means that it won't.

@@ -41,7 +41,11 @@ impl Listener {
     pub fn bind(address: SocketAddr, registry: &Registry, token: Token) -> io::Result<Listener> {
         let mut socket = TcpListener::bind(address)?;
         registry.register(&mut socket, token, Interest::READABLE)?;
-        Ok(Listener { socket, ready: false, resting: false })
+        Ok(Listener {
+            socket,
+            ready: false,
+            resting: false,
+        })
     }
 
     /// The address that it is bound to.
@@ -88,7 +92,11 @@ impl Census {
     /// At most `max` connections.
     #[must_use]
     pub fn new(max: usize) -> Census {
-        Census { max, total: 0, by_address: HashMap::new() }
+        Census {
+            max,
+            total: 0,
+            by_address: HashMap::new(),
+        }
     }
 
     /// Counts one more, if it may be.
@@ -98,11 +106,16 @@ impl Census {
     pub fn enter(&mut self, address: IpAddr) -> Result<(), String> {
         let address = address.to_canonical();
         if self.total >= self.max {
-            return Err(format!("this server is full: it has {} connections; try another", self.total));
+            return Err(format!(
+                "this server is full: it has {} connections; try another",
+                self.total
+            ));
         }
         let here = self.by_address.entry(address).or_insert(0);
         if !address.is_loopback() && *here >= limits::CONNECTIONS_PER_ADDRESS_MAX {
-            return Err(format!("there are {here} connections from {address} already; close some of them"));
+            return Err(format!(
+                "there are {here} connections from {address} already; close some of them"
+            ));
         }
         *here += 1;
         self.total += 1;
@@ -136,8 +149,12 @@ pub fn connections_max() -> usize {
             limit.current = Some(current);
         }
     }
-    let descriptors = limit.current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    descriptors.saturating_sub(limits::DESCRIPTORS_RESERVED).clamp(1, limits::CONNECTIONS_MAX)
+    let descriptors = limit
+        .current
+        .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    descriptors
+        .saturating_sub(limits::DESCRIPTORS_RESERVED)
+        .clamp(1, limits::CONNECTIONS_MAX)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -50,9 +49,18 @@ impl Logging {
         };
         let (jobs, receiver) = bounded(limits::LOG_LINES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let lines = Lines { jobs: jobs.clone(), line: Vec::new(), dropped: Arc::clone(&dropped) };
-        thread::Builder::new().name("log".to_owned()).spawn(move || work(&receiver, out, &dropped))?;
-        let logger = Logger { inner: WriteLogger::new(level, form(), lines), level };
+        let lines = Lines {
+            jobs: jobs.clone(),
+            line: Vec::new(),
+            dropped: Arc::clone(&dropped),
+        };
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || work(&receiver, out, &dropped))?;
+        let logger = Logger {
+            inner: WriteLogger::new(level, form(), lines),
+            level,
+        };
         log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
         log::set_max_level(level);
         Ok(Logging { jobs })
@@ -70,14 +78,6 @@ impl Logging {
             let _ = wait.recv_timeout(FLUSH_TIMEOUT);
         }
     }
-}
-
-/// The level of that name, in any case.
-///
-/// # Errors
-/// Which names there are.
-pub fn level(text: &str) -> Result<LevelFilter, String> {
-    LevelFilter::from_str(text).map_err(|_| format!("\"{text}\" is not a log level: use off, error, warn, info, debug or trace"))
 }
 
 fn form() -> simplelog::Config {
@@ -110,14 +110,21 @@ impl Log for Logger {
         }
         let text = clean(&record.args().to_string());
         let level = record.level();
-        self.inner.log(&Record::builder().metadata(record.metadata().clone()).args(format_args!("{level:<5} {text}")).build());
+        self.inner.log(
+            &Record::builder()
+                .metadata(record.metadata().clone())
+                .args(format_args!("{level:<5} {text}"))
+                .build(),
+        );
     }
 
     fn flush(&self) {}
 }
 
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Gathers what `simplelog` writes in pieces, and hands whole lines over.
@@ -193,9 +200,20 @@ mod tests {
     fn logger(channel: usize) -> (Logger, Receiver<Job>, Arc<AtomicU64>) {
         let (jobs, receiver) = bounded(channel);
         let dropped = Arc::new(AtomicU64::new(0));
-        let lines = Lines { jobs, line: Vec::new(), dropped: Arc::clone(&dropped) };
+        let lines = Lines {
+            jobs,
+            line: Vec::new(),
+            dropped: Arc::clone(&dropped),
+        };
         let level = LevelFilter::Info;
-        (Logger { inner: WriteLogger::new(level, form(), lines), level }, receiver, dropped)
+        (
+            Logger {
+                inner: WriteLogger::new(level, form(), lines),
+                level,
+            },
+            receiver,
+            dropped,
+        )
     }
 
     fn say(logger: &Logger, level: Level, text: &str) {
@@ -207,7 +225,9 @@ mod tests {
         let (logger, jobs, _) = logger(8);
         say(&logger, Level::Info, "it works");
         say(&logger, Level::Debug, "not this");
-        let Ok(Job::Line(line)) = jobs.try_recv() else { panic!("a line") };
+        let Ok(Job::Line(line)) = jobs.try_recv() else {
+            panic!("a line")
+        };
         let line = String::from_utf8(line).unwrap();
         assert_eq!(line.len(), "2026-11-20T13:00:00.123Z INFO  it works\n".len(), "{line}");
         assert!(line.ends_with("Z INFO  it works\n"), "{line}");
@@ -218,8 +238,14 @@ mod tests {
     fn a_stranger_cannot_write_a_line_of_its_own() {
         let (logger, jobs, _) = logger(8);
         say(&logger, Level::Warn, "name\n2026-11-20 forged\x1b[2J");
-        let Ok(Job::Line(line)) = jobs.try_recv() else { panic!("a line") };
-        assert_eq!(line.iter().filter(|b| **b < b' ').count(), 1, "only the end of the line");
+        let Ok(Job::Line(line)) = jobs.try_recv() else {
+            panic!("a line")
+        };
+        assert_eq!(
+            line.iter().filter(|b| **b < b' ').count(),
+            1,
+            "only the end of the line"
+        );
         assert!(jobs.try_recv().is_err());
     }
 
@@ -231,12 +257,5 @@ mod tests {
         }
         assert_eq!(jobs.len(), 2);
         assert_eq!(dropped.load(Ordering::Relaxed), 3);
-    }
-
-    #[test]
-    fn levels_are_read_in_any_case() {
-        assert_eq!(level("DEBUG"), Ok(LevelFilter::Debug));
-        assert_eq!(level("Info"), Ok(LevelFilter::Info));
-        assert!(level("loud").unwrap_err().contains("loud"));
     }
 }

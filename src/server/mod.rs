@@ -65,14 +65,20 @@ impl Failure {
     /// What a worker thread said when it gave up.
     #[must_use]
     pub fn of_disk(what: String) -> Failure {
-        if what.starts_with("damaged:") { Failure::Damaged(what) } else { Failure::Failed(what) }
+        if what.starts_with("damaged:") {
+            Failure::Damaged(what)
+        } else {
+            Failure::Failed(what)
+        }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Misconfigured(text) | Failure::Taken(text) | Failure::Damaged(text) | Failure::Failed(text) => f.write_str(text),
+            Failure::Misconfigured(text) | Failure::Taken(text) | Failure::Damaged(text) | Failure::Failed(text) => {
+                f.write_str(text)
+            }
         }
     }
 }

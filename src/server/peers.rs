@@ -124,11 +124,15 @@ impl Peers {
 
     /// Dials a server, unless there is a link or a try.
     pub fn dial(&mut self, server: ServerId, context: &mut Context<'_>) {
-        let Some(peer) = self.peers.get_mut(&server) else { return };
+        let Some(peer) = self.peers.get_mut(&server) else {
+            return;
+        };
         if !peer.dials || peer.up.is_some() || peer.making.is_some() || peer.addresses.is_empty() {
             return;
         }
-        let Some(&address) = peer.addresses.get(peer.next % peer.addresses.len()) else { return };
+        let Some(&address) = peer.addresses.get(peer.next % peer.addresses.len()) else {
+            return;
+        };
         peer.next = peer.next.wrapping_add(1);
         peer.tried = context.now.tick;
         context.timers.cancel(Alarm::Dial(server));
@@ -159,9 +163,16 @@ impl Peers {
     }
 
     fn dial_failed(&mut self, server: ServerId, why: &str, context: &mut Context<'_>) {
-        let Some(peer) = self.peers.get_mut(&server) else { return };
-        context.timers.set(Alarm::Dial(server), context.now.tick.after(peer.rest));
-        peer.rest = peer.rest.times(2).min(limits::DIAL_REST_MAX.max(self.timing.heartbeat_interval));
+        let Some(peer) = self.peers.get_mut(&server) else {
+            return;
+        };
+        context
+            .timers
+            .set(Alarm::Dial(server), context.now.tick.after(peer.rest));
+        peer.rest = peer
+            .rest
+            .times(2)
+            .min(limits::DIAL_REST_MAX.max(self.timing.heartbeat_interval));
         if peer.trouble.as_deref() != Some(why) {
             log::info!("no link to {server}: {why}");
             peer.trouble = Some(why.to_owned());
@@ -172,16 +183,26 @@ impl Peers {
     pub fn accept(&mut self, stream: TcpStream, address: SocketAddr, context: &mut Context<'_>) {
         let shaking = self.links.values().filter(|link| link.server().is_none()).count();
         if shaking >= limits::HANDSHAKES_MAX {
-            self.complaints.warn(context.now.tick, "too many unfinished handshakes at the peer port");
+            self.complaints
+                .warn(context.now.tick, "too many unfinished handshakes at the peer port");
             return;
         }
         let Some(nonce) = nonce() else { return };
         self.add(stream, address, Phase::Shaking(None, Shake::answer(nonce)), context);
     }
 
-    fn add(&mut self, mut stream: TcpStream, address: SocketAddr, phase: Phase, context: &mut Context<'_>) -> Option<ConnId> {
+    fn add(
+        &mut self,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        phase: Phase,
+        context: &mut Context<'_>,
+    ) -> Option<ConnId> {
         let id = context.ids.fresh();
-        if let Err(error) = context.registry.register(&mut stream, token(id), Interest::READABLE | Interest::WRITABLE) {
+        if let Err(error) = context
+            .registry
+            .register(&mut stream, token(id), Interest::READABLE | Interest::WRITABLE)
+        {
             log::error!("a link to {address} can't be watched: {error}");
             return None;
         }
@@ -190,8 +211,11 @@ impl Peers {
         let timeout = std::time::Duration::from_micros(self.silence().0);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(timeout));
         let _ = stream.set_nodelay(true);
-        context.timers.set(Alarm::Shake(id), context.now.tick.after(self.timing.connect_timeout));
-        self.links.insert(id, Link::new(id, stream, address, phase, context.now.tick));
+        context
+            .timers
+            .set(Alarm::Shake(id), context.now.tick.after(self.timing.connect_timeout));
+        self.links
+            .insert(id, Link::new(id, stream, address, phase, context.now.tick));
         Some(id)
     }
 
@@ -202,7 +226,9 @@ impl Peers {
 
     /// The system tells of a socket. False if it isn't one of ours.
     pub fn ready(&mut self, id: ConnId, readable: bool, writable: bool) -> bool {
-        let Some(link) = self.links.get_mut(&id) else { return false };
+        let Some(link) = self.links.get_mut(&id) else {
+            return false;
+        };
         link.readable |= readable;
         link.writable |= writable;
         self.unread.push(id);
@@ -226,7 +252,9 @@ impl Peers {
         self.connected(id, context)?;
         let mut budget = limits::PEER_READ_BYTES_PER_TURN;
         loop {
-            let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+            let Some(link) = self.links.get_mut(&id) else {
+                return Ok(());
+            };
             if !link.readable || matches!(link.phase, Phase::Connecting(_)) {
                 return Ok(());
             }
@@ -245,8 +273,12 @@ impl Peers {
 
     /// A socket that was connecting has connected, or failed.
     fn connected(&mut self, id: ConnId, context: &mut Context<'_>) -> Result<(), String> {
-        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
-        let Phase::Connecting(server) = link.phase else { return Ok(()) };
+        let Some(link) = self.links.get_mut(&id) else {
+            return Ok(());
+        };
+        let Phase::Connecting(server) = link.phase else {
+            return Ok(());
+        };
         if !link.connected().map_err(|error| format!("{}: {error}", link.address))? {
             return Ok(());
         }
@@ -261,8 +293,14 @@ impl Peers {
 
     fn take_frames(&mut self, id: ConnId, context: &mut Context<'_>) -> Result<(), String> {
         loop {
-            let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
-            let max = if link.server().is_some() { limits::PEER_FRAME_BYTES_MAX } else { limits::HANDSHAKE_BYTES_MAX };
+            let Some(link) = self.links.get_mut(&id) else {
+                return Ok(());
+            };
+            let max = if link.server().is_some() {
+                limits::PEER_FRAME_BYTES_MAX
+            } else {
+                limits::HANDSHAKE_BYTES_MAX
+            };
             let (body, consumed) = match split(link.input.pending(), max) {
                 Split::Complete { body, consumed } => (body, consumed),
                 Split::Incomplete => return Ok(()),
@@ -307,20 +345,45 @@ impl Peers {
     /// A link of the same server takes the place of the one that there is, unless it is an older one, or there is reason to
     /// believe that two processes have the same id.
     fn may_replace(&self, theirs: &Sender, now: Tick) -> Result<(), String> {
-        let old = self.peers.get(&theirs.server).and_then(|peer| peer.up).and_then(|up| self.links.get(&up));
-        let Some(Link { phase: Phase::Up { directory, boot, .. }, heard, .. }) = old else { return Ok(()) };
+        let old = self
+            .peers
+            .get(&theirs.server)
+            .and_then(|peer| peer.up)
+            .and_then(|up| self.links.get(&up));
+        let Some(Link {
+            phase: Phase::Up { directory, boot, .. },
+            heard,
+            ..
+        }) = old
+        else {
+            return Ok(());
+        };
         if *directory == theirs.directory {
-            return if theirs.boot < *boot { Err(format!("{} has been started anew since", theirs.server)) } else { Ok(()) };
+            return if theirs.boot < *boot {
+                Err(format!("{} has been started anew since", theirs.server))
+            } else {
+                Ok(())
+            };
         }
         if now.since(*heard) < self.timing.failure_timeout {
-            return Err(format!("another process with id {} and another data directory is linked already", theirs.server));
+            return Err(format!(
+                "another process with id {} and another data directory is linked already",
+                theirs.server
+            ));
         }
         Ok(())
     }
 
     fn establish(&mut self, id: ConnId, sender: &Sender, context: &mut Context<'_>) {
-        let Sender { server, directory, boot, .. } = *sender;
-        let Some(peer) = self.peers.get_mut(&server) else { return };
+        let Sender {
+            server,
+            directory,
+            boot,
+            ..
+        } = *sender;
+        let Some(peer) = self.peers.get_mut(&server) else {
+            return;
+        };
         let old = peer.up.replace(id);
         if peer.making == Some(id) {
             peer.making = None;
@@ -337,20 +400,35 @@ impl Peers {
             self.inputs.push_back(Input::LinkDown { server });
         }
         if let Some(link) = self.links.get_mut(&id) {
-            link.phase = Phase::Up { server, directory, boot };
+            link.phase = Phase::Up {
+                server,
+                directory,
+                boot,
+            };
             link.heard = context.now.tick;
             log::info!("link to {server} at {}", link.address);
         }
         context.timers.cancel(Alarm::Shake(id));
-        context.timers.set(Alarm::Silence(id), context.now.tick.after(self.silence()));
-        self.inputs.push_back(Input::LinkUp { server, directory, boot });
+        context
+            .timers
+            .set(Alarm::Silence(id), context.now.tick.after(self.silence()));
+        self.inputs.push_back(Input::LinkUp {
+            server,
+            directory,
+            boot,
+        });
     }
 
     /// Ends a handshake, and tells the other side why.
     fn refuse(&mut self, id: ConnId, text: String, tell: bool, context: &mut Context<'_>) -> Result<(), String> {
-        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        let Some(link) = self.links.get_mut(&id) else {
+            return Ok(());
+        };
         if link.dialled().is_none() {
-            self.complaints.warn(context.now.tick, &format!("a link from {} is refused: {text}", link.address.ip()));
+            self.complaints.warn(
+                context.now.tick,
+                &format!("a link from {} is refused: {text}", link.address.ip()),
+            );
         }
         if !tell {
             return Err(format!("refused: {text}"));
@@ -359,7 +437,9 @@ impl Peers {
         let dialled = link.dialled();
         link.phase = Phase::Closing;
         self.unsent.push(id);
-        context.timers.set(Alarm::Shake(id), context.now.tick.after(limits::LINGER_TIMEOUT));
+        context
+            .timers
+            .set(Alarm::Shake(id), context.now.tick.after(limits::LINGER_TIMEOUT));
         if let Some(server) = dialled {
             if let Some(peer) = self.peers.get_mut(&server) {
                 peer.making = None;
@@ -371,7 +451,9 @@ impl Peers {
 
     /// Puts a message into the output of a link, if it works.
     pub fn send(&mut self, server: ServerId, message: &PeerMessage, context: &mut Context<'_>) {
-        let Some(id) = self.peers.get(&server).and_then(|peer| peer.up) else { return };
+        let Some(id) = self.peers.get(&server).and_then(|peer| peer.up) else {
+            return;
+        };
         let Some(link) = self.links.get_mut(&id) else { return };
         encode_message(message, link.output.end());
         if link.output.len() > limits::PEER_OUTPUT_BYTES_MAX {
@@ -428,7 +510,9 @@ impl Peers {
             if let Some(peer) = self.peers.get_mut(&server) {
                 peer.up = None;
                 if peer.dials {
-                    context.timers.set(Alarm::Dial(server), context.now.tick.after(peer.rest));
+                    context
+                        .timers
+                        .set(Alarm::Dial(server), context.now.tick.after(peer.rest));
                 }
             }
             self.inputs.push_back(Input::LinkDown { server });
@@ -439,7 +523,12 @@ impl Peers {
 }
 
 fn identity<'a>(name: &'a str, secret: Option<&'a Secret>, servers: &'a [ServerId], sender: Sender) -> Identity<'a> {
-    Identity { cluster_name: name, secret, sender, servers }
+    Identity {
+        cluster_name: name,
+        secret,
+        sender,
+        servers,
+    }
 }
 
 fn token(id: ConnId) -> Token {

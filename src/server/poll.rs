@@ -84,7 +84,10 @@ pub struct Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("now", &self.now).field("stage", &self.stage).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("now", &self.now)
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,12 +110,15 @@ pub(super) struct Parts {
     pub(super) data: DataDir,
 }
 
-/// The parts of the server that a turn's helpers share, and the rest of it, apart.
+/// What a turn's helpers share, borrowed apart from the rest of the server: a method would borrow all of it.
 macro_rules! context {
     ($server:ident) => {
+        context!($server, $server.node.sender())
+    };
+    ($server:ident, $sender:expr) => {
         &mut Context {
             now: $server.now,
-            sender: $server.node.sender(),
+            sender: $sender,
             timers: &mut $server.timers,
             registry: $server.poll.registry(),
             ids: &mut $server.ids,
@@ -177,7 +183,9 @@ impl Server {
         }
         self.accept();
         if !self.disk.is_behind() {
-            self.clients.read(&mut self.node, &mut self.scratch, context!(self));
+            let sender = self.node.sender();
+            self.clients
+                .read(&mut self.node, &mut self.scratch, context!(self, sender));
         }
         self.settle()?;
         Ok(more && !self.is_done())
@@ -279,7 +287,12 @@ impl Server {
         let mut news = false;
         while let Some(input) = self.peers.take_input() {
             news = true;
-            if let Input::LinkUp { server, directory, boot } = input {
+            if let Input::LinkUp {
+                server,
+                directory,
+                boot,
+            } = input
+            {
                 self.datagrams.introduce(server, directory, boot);
             }
             self.node.step(self.now, input);
@@ -303,8 +316,14 @@ impl Server {
     }
 
     fn located(&mut self, server: ServerId, addresses: &[std::net::SocketAddr]) {
-        let Some(&(_, peer_port, heartbeat_port)) = self.ports.iter().find(|(id, ..)| *id == server) else { return };
-        let with = |port| addresses.iter().map(move |address| std::net::SocketAddr::new(address.ip(), port));
+        let Some(&(_, peer_port, heartbeat_port)) = self.ports.iter().find(|(id, ..)| *id == server) else {
+            return;
+        };
+        let with = |port| {
+            addresses
+                .iter()
+                .map(move |address| std::net::SocketAddr::new(address.ip(), port))
+        };
         if let Some(address) = with(heartbeat_port).next() {
             log::info!("the host of {server} is {}", address.ip());
             self.datagrams.locate(server, address);
@@ -317,15 +336,8 @@ impl Server {
         match alarm {
             Alarm::Hello(id) => self.clients.hello_timeout(id, context!(self)),
             Alarm::Linger(id) => {
-                let Server { clients, node, .. } = self;
-                let context = &mut Context {
-                    now: self.now,
-                    sender: node.sender(),
-                    timers: &mut self.timers,
-                    registry: self.poll.registry(),
-                    ids: &mut self.ids,
-                };
-                clients.gone(id, node, context);
+                let sender = self.node.sender();
+                self.clients.gone(id, &mut self.node, context!(self, sender));
             }
             Alarm::Shake(id) => self.peers.shake_timeout(id, context!(self)),
             Alarm::Silence(id) => self.peers.check_silence(id, context!(self)),
@@ -351,7 +363,9 @@ impl Server {
                     Door::Peer => Some(&mut self.peer_door),
                     Door::Client => self.client_door.as_mut(),
                 };
-                let Some(listener) = listener.filter(|listener| listener.ready && !listener.resting) else { break };
+                let Some(listener) = listener.filter(|listener| listener.ready && !listener.resting) else {
+                    break;
+                };
                 match listener.accept() {
                     Accepted::None => break,
                     Accepted::One(stream, address) => match door {
@@ -361,7 +375,8 @@ impl Server {
                     Accepted::Exhausted(error) => {
                         listener.resting = true;
                         log::error!("no connection can be accepted for now: {error}");
-                        self.timers.set(Alarm::Accept(door), self.now.tick.after(limits::ACCEPT_REST));
+                        self.timers
+                            .set(Alarm::Accept(door), self.now.tick.after(limits::ACCEPT_REST));
                     }
                 }
             }
@@ -378,7 +393,8 @@ impl Server {
             }
             self.disk.push();
             self.peers.flush(context!(self));
-            self.clients.flush(&mut self.node, context!(self));
+            let sender = self.node.sender();
+            self.clients.flush(&mut self.node, context!(self, sender));
             quiet &= !self.tell_peers_news();
             if quiet {
                 break;
@@ -456,6 +472,8 @@ impl Server {
     /// # Errors
     /// What the system says.
     pub fn client_address(&self) -> io::Result<std::net::SocketAddr> {
-        self.client_door.as_ref().map_or_else(|| Err(ErrorKind::NotConnected.into()), Listener::address)
+        self.client_door
+            .as_ref()
+            .map_or_else(|| Err(ErrorKind::NotConnected.into()), Listener::address)
     }
 }

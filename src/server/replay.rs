@@ -20,7 +20,11 @@ impl Window {
     /// Nothing seen yet.
     #[must_use]
     pub fn new(directory: DirectoryId, boot: Boot) -> Window {
-        Window { of: (directory, boot), highest: 0, seen: 0 }
+        Window {
+            of: (directory, boot),
+            highest: 0,
+            seen: 0,
+        }
     }
 
     /// Whether this number comes for the first time; from then on it doesn't. Numbers begin at 1.

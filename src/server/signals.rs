@@ -34,6 +34,9 @@ impl Signals {
 
     /// What was asked for since the last call.
     pub fn take(&mut self) -> Vec<Wish> {
-        self.source.pending().map(|signal| if signal == SIGHUP { Wish::Reopen } else { Wish::Stop }).collect()
+        self.source
+            .pending()
+            .map(|signal| if signal == SIGHUP { Wish::Reopen } else { Wish::Stop })
+            .collect()
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use mio::{Poll, Waker};
 
+use super::Failure;
 use super::clients::Clients;
 use super::clock::Clock;
 use super::datagrams::{Datagrams, Route};
@@ -18,7 +19,6 @@ use super::peers::{PeerAddress, Peers};
 use super::poll::{CLIENT_DOOR, DATAGRAMS, PEER_DOOR, Parts, SIGNALS, Server, WAKER};
 use super::resolve::{keep_looking, resolve};
 use super::signals::Signals;
-use super::Failure;
 use crate::config::{Config, ServerConfig};
 use crate::log::directory::{DataDir, DirError};
 use crate::log::recovery::{OpenError, Options};
@@ -34,7 +34,9 @@ impl Server {
     /// Why it can't run here.
     pub fn start(config: Config, me: ServerId, data: &Path, logging: Logging) -> Result<Server, Failure> {
         let config = Arc::new(config);
-        let own = config.server(me).ok_or_else(|| Failure::Misconfigured(format!("{me} is not in the configuration")))?;
+        let own = config
+            .server(me)
+            .ok_or_else(|| Failure::Misconfigured(format!("{me} is not in the configuration")))?;
         let clock = Clock::start();
         let poll = Poll::new().map_err(system("the system can't watch sockets"))?;
         let registry = poll.registry();
@@ -54,12 +56,20 @@ impl Server {
             .map_err(|error| datagram_failure(&route, &error))?;
 
         let dir = DataDir::open(data, me).map_err(dir_failure)?;
-        let options = Options { segment_size: config.log.segment_size, groups: vec![GroupId::ROOT] };
+        let options = Options {
+            segment_size: config.log.segment_size,
+            groups: vec![GroupId::ROOT],
+        };
         let opened = Log::open(dir.disk(), dir.directory, &options).map_err(|error| open_failure(data, &error))?;
         report(&opened.report);
-        let recovered = opened.groups.iter().find(|(group, _)| *group == GroupId::ROOT).map(|(_, recovered)| recovered.clone());
+        let recovered = opened
+            .groups
+            .iter()
+            .find(|(group, _)| *group == GroupId::ROOT)
+            .map(|(_, recovered)| recovered.clone());
 
-        let seed = getrandom::u64().map_err(|error| Failure::Failed(format!("the system gives no random numbers: {error}")))?;
+        let seed = getrandom::u64()
+            .map_err(|error| Failure::Failed(format!("the system gives no random numbers: {error}")))?;
         let setup = Setup {
             config: Arc::clone(&config),
             me,
@@ -82,7 +92,12 @@ impl Server {
             let looking = keep_looking(hosts.missing.clone(), Arc::clone(&waker));
             Some(looking.map_err(system("no thread for looking up hosts"))?)
         };
-        let peers = Peers::new(&config.name, config.secret.clone(), config.timing, hosts.peers(&config, own));
+        let peers = Peers::new(
+            &config.name,
+            config.secret.clone(),
+            config.timing,
+            hosts.peers(&config, own),
+        );
         log::info!(
             "directory {:016x}, start {}, at most {clients_max} clients",
             dir.directory.0,
@@ -102,7 +117,11 @@ impl Server {
             signals,
             logging,
             found,
-            ports: config.servers.iter().map(|s| (s.id, s.peer_port, s.heartbeat_port)).collect(),
+            ports: config
+                .servers
+                .iter()
+                .map(|s| (s.id, s.peer_port, s.heartbeat_port))
+                .collect(),
             data: dir,
         }))
     }
@@ -116,12 +135,21 @@ struct Hosts {
 
 impl Hosts {
     fn look_up(config: &Config, me: ServerId) -> Hosts {
-        let mut hosts = Hosts { known: Vec::new(), missing: Vec::new() };
+        let mut hosts = Hosts {
+            known: Vec::new(),
+            missing: Vec::new(),
+        };
         for server in config.servers.iter().filter(|server| server.id != me) {
             match resolve(&server.host, 0) {
-                Ok(addresses) => hosts.known.push((server.id, addresses.iter().map(SocketAddr::ip).collect())),
+                Ok(addresses) => hosts
+                    .known
+                    .push((server.id, addresses.iter().map(SocketAddr::ip).collect())),
                 Err(error) => {
-                    log::warn!("the host \"{}\" of {} is not known yet: {error}", server.host, server.id);
+                    log::warn!(
+                        "the host \"{}\" of {} is not known yet: {error}",
+                        server.host,
+                        server.id
+                    );
                     hosts.missing.push((server.id, server.host.clone()));
                 }
             }
@@ -132,22 +160,42 @@ impl Hosts {
     fn peers(&self, config: &Config, own: &ServerConfig) -> Vec<PeerAddress> {
         let others = config.servers.iter().filter(|server| server.id != own.id);
         let addresses = |server: &ServerConfig| {
-            let known = self.known.iter().filter(|(id, _)| *id == server.id).flat_map(|(_, ips)| ips);
+            let known = self
+                .known
+                .iter()
+                .filter(|(id, _)| *id == server.id)
+                .flat_map(|(_, ips)| ips);
             known.map(|ip| SocketAddr::new(*ip, server.peer_port)).collect()
         };
-        others.map(|server| PeerAddress { id: server.id, addresses: addresses(server), dials: own.ring < server.ring }).collect()
+        others
+            .map(|server| PeerAddress {
+                id: server.id,
+                addresses: addresses(server),
+                dials: own.ring < server.ring,
+            })
+            .collect()
     }
 }
 
 /// Where a server binds a port.
 fn listen_address(own: &ServerConfig, port: u16) -> Result<SocketAddr, Failure> {
     let host = own.listen.as_deref().unwrap_or(&own.host);
-    let addresses = resolve(host, port)
-        .map_err(|error| Failure::Misconfigured(format!("{}: the address \"{host}\" can't be used: {error}", own.id)))?;
-    addresses.first().copied().ok_or_else(|| Failure::Misconfigured(format!("{}: \"{host}\" has no address", own.id)))
+    let addresses = resolve(host, port).map_err(|error| {
+        Failure::Misconfigured(format!("{}: the address \"{host}\" can't be used: {error}", own.id))
+    })?;
+    addresses
+        .first()
+        .copied()
+        .ok_or_else(|| Failure::Misconfigured(format!("{}: \"{host}\" has no address", own.id)))
 }
 
-fn bind(own: &ServerConfig, port: u16, what: &str, registry: &mio::Registry, token: mio::Token) -> Result<Listener, Failure> {
+fn bind(
+    own: &ServerConfig,
+    port: u16,
+    what: &str,
+    registry: &mio::Registry,
+    token: mio::Token,
+) -> Result<Listener, Failure> {
     let address = listen_address(own, port)?;
     Listener::bind(address, registry, token).map_err(|error| bind_failure(address, what, &error))
 }
@@ -155,9 +203,12 @@ fn bind(own: &ServerConfig, port: u16, what: &str, registry: &mio::Registry, tok
 fn bind_failure(address: SocketAddr, what: &str, error: &io::Error) -> Failure {
     let advice = match error.kind() {
         ErrorKind::AddrInUse => {
-            "another process listens there (ss -ltnup shows which): stop it, or change the port in the configuration".to_owned()
+            "another process listens there (ss -ltnup shows which): stop it, or change the port in the configuration"
+                .to_owned()
         }
-        ErrorKind::AddrNotAvailable => "this machine doesn't have that address: check --server-id, host and listen".to_owned(),
+        ErrorKind::AddrNotAvailable => {
+            "this machine doesn't have that address: check --server-id, host and listen".to_owned()
+        }
         ErrorKind::PermissionDenied => "ports below 1024 need a permission: choose a higher one".to_owned(),
         _ => format!("{what} of this server in the configuration"),
     };
@@ -220,6 +271,9 @@ fn open_failure(data: &Path, error: &OpenError) -> Failure {
 fn report(report: &crate::log::recovery::Report) {
     log::info!("the log has {} records in {} segments", report.records, report.segments);
     if let Some((file, offset)) = &report.cut_at {
-        log::info!("{} bytes of a torn end were cut off at {file} offset {offset}", report.cut_bytes);
+        log::info!(
+            "{} bytes of a torn end were cut off at {file} offset {offset}",
+            report.cut_bytes
+        );
     }
 }

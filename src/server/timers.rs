@@ -15,7 +15,10 @@ pub struct Timers<K> {
 
 impl<K: Copy + Ord + Hash> Default for Timers<K> {
     fn default() -> Self {
-        Timers { order: BTreeSet::new(), when: HashMap::new() }
+        Timers {
+            order: BTreeSet::new(),
+            when: HashMap::new(),
+        }
     }
 }
 
