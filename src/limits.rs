@@ -100,6 +100,33 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
 pub const READ_BYTES_MAX: usize = 256 * 1024;
 /// Jobs waiting for the reader thread.
 pub const READ_JOBS_MAX: usize = 4096;
+/// Entries or items that one answer of the reader thread holds at most: bounds the places looked up for one question.
+pub const READ_ENTRIES_MAX: usize = 4096;
+/// Bytes read from a segment at once: neighbours come along for the price of one system call.
+pub const READ_WINDOW_BYTES: u64 = 256 * 1024;
+/// Two records that are wanted and lie closer than this are read at once; beyond it, reading what lies between costs more than a call.
+pub const READ_GAP_BYTES: u64 = 32 * 1024;
+/// Segments that the reader keeps open.
+pub const READ_FILES_MAX: usize = 16;
+/// Answers of the log's threads that wait for the loop. Each is at most `READ_BYTES_MAX`, so 64 cost 16 MiB.
+pub const ANSWERS_MAX: usize = 64;
+/// Places in the channel to the log writer beyond `UNPERSISTED_APPENDS_MAX`, so that a vote finds room when proposals don't.
+pub const APPEND_PLACES_FOR_VOTES: usize = 64;
+/// Bytes that the log writer gathers before it writes and syncs. More would make everybody wait for the last to come.
+pub const LOG_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of a record's payload: an entry's, or the head of a segment with the members of every group.
+pub const RECORD_PAYLOAD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
+/// Bytes that can stand behind the last synced position after a crash: a full batch, one record more, and what rides along.
+/// Recovery wipes so much.
+pub const LOG_UNSYNCED_BYTES_MAX: usize = LOG_BATCH_BYTES_MAX + 2 * RECORD_PAYLOAD_BYTES_MAX;
+/// How long the log writer is without work before it seals what it has synced.
+pub const SEAL_AFTER: Span = Span::from_ms(50);
+/// Bytes of the next segment that are written and synced in one step: so much a sync of the writer may have to wait for.
+pub const PREWRITE_STEP_BYTES: usize = 256 * 1024;
+/// The rest between two such steps, unless the current segment fills faster.
+pub const PREWRITE_PAUSE: Span = Span::from_ms(5);
+/// The rest after a step that failed (the disk is full): the writer itself ends the process if it comes to that.
+pub const PREWRITE_RETRY: Span = Span::from_ms(1_000);
 
 // --- Fan-out ------------------------------------------------------------------------------------
 
@@ -146,7 +173,7 @@ pub const NO_QUORUM_NOTICE: Span = Span::from_ms(1_000);
 pub const LOG_LINES_MAX: usize = 8192;
 
 const _: () = assert!(APPEND_BYTES_MAX + PAYLOAD_BYTES_MAX + 65_536 <= PEER_FRAME_BYTES_MAX);
-const _: () = assert!(PAYLOAD_BYTES_MAX < SEGMENT_BYTES_MIN as usize / 2);
+const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX < SEGMENT_BYTES_MIN as usize / 2);
 const _: () = assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_CEILING);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX <= OUTPUT_BYTES_MAX);
 const _: () = assert!(TOUCH_INTERVAL.0 * 2 < NAME_RELEASE.0);

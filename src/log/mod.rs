@@ -5,6 +5,28 @@
 //! Everything that touches files goes through [`disk::Disk`], so that the simulator runs this code on simulated disks; the
 //! threads of [`worker`] are thin shells around [`Log`](writer::Log) and [`Reader`](reader::Reader).
 
+pub mod directory;
+pub mod disk;
+pub mod index;
+pub mod packed;
+pub mod payload;
+pub mod prewrite;
+pub mod reader;
+pub mod record;
+pub mod recovery;
+pub mod rooms;
+pub mod segment;
+pub mod sim_disk;
+mod tail;
+mod walk;
+pub mod worker;
+pub mod writer;
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod testing;
+
 pub use crate::cluster::message::{HardState, Record, Recovered};
 
 use crate::cluster::message::Entry;

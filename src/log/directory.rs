@@ -1,0 +1,246 @@
+//! The data directory of one server: locked while the server runs, with an identity of its own. The identity is random and
+//! made once: a server that lost its directory is another voter, and the records of one directory mean nothing in another.
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::disk::{Disk, DiskFile, RealDisk};
+use super::segment::{self, FOLDER};
+use crate::types::{Boot, DirectoryId, ServerId};
+
+const LOCK: &str = "lock";
+const IDENTITY: &str = "identity";
+const IDENTITY_TEMPORARY: &str = "identity.tmp";
+/// Bytes of an identity file at most: a longer one isn't read at all.
+const IDENTITY_BYTES_MAX: u64 = 1024;
+
+/// A data directory that is ours until this is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    /// Its random id.
+    pub directory: DirectoryId,
+    /// How often it has been started, this time included.
+    pub boot: Boot,
+    disk: RealDisk,
+    /// The lock ends with the descriptor.
+    _lock: File,
+}
+
+/// Why a data directory can't be used.
+#[derive(Debug)]
+pub enum DirError {
+    /// Another process uses it.
+    Taken {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The system doesn't let us.
+    NotPermitted {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// It belongs to another server.
+    OtherServer {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        theirs: ServerId,
+        /// Whose it should be.
+        ours: ServerId,
+    },
+    /// Its identity can't be trusted.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        text: String,
+    },
+    /// The disk refused.
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for DirError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DirError::Taken { path } => {
+                write!(f, "{}: another syncnetd is using this data directory", path.display())
+            }
+            DirError::NotPermitted { path, error } | DirError::Io { path, error } => {
+                write!(f, "{}: {error}", path.display())
+            }
+            DirError::OtherServer { path, theirs, ours } => write!(
+                f,
+                "{}: this data directory belongs to server {theirs}, not to {ours}; give each server its own",
+                path.display()
+            ),
+            DirError::Damaged { path, text } => write!(f, "damaged: {} at offset 0: {text}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for DirError {}
+
+/// Names the path in an error of the system.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> DirError + use<> {
+    let path = path.to_path_buf();
+    move |error| match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => DirError::NotPermitted { path, error },
+        _ => DirError::Io { path, error },
+    }
+}
+
+impl DataDir {
+    /// Opens the data directory of a server for this process alone, and counts the start. Makes it if it isn't there.
+    ///
+    /// # Errors
+    /// [`DirError`]: nothing was changed but for the lock file, unless it is `Io`.
+    pub fn open(path: &Path, server: ServerId) -> Result<DataDir, DirError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(at(path))?;
+        let lock = take_lock(path)?;
+        let disk = RealDisk::new(path);
+        let (directory, boot) = open_identity(&disk, path, server)?;
+        Ok(DataDir {
+            directory,
+            boot,
+            disk,
+            _lock: lock,
+        })
+    }
+
+    /// Its files.
+    #[must_use]
+    pub fn disk(&self) -> RealDisk {
+        self.disk.clone()
+    }
+}
+
+fn take_lock(path: &Path) -> Result<File, DirError> {
+    let name = path.join(LOCK);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&name);
+    let mut file = file.map_err(at(&name))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            return Err(DirError::Taken {
+                path: path.to_path_buf(),
+            });
+        }
+        Err(error) => return Err(at(&name)(error.into())),
+    }
+    // For people who wonder whose lock it is; nothing depends on it.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+/// What the identity file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Identity {
+    server: ServerId,
+    directory: DirectoryId,
+    boot: Boot,
+}
+
+/// Reads the identity, or makes one for a directory without a log; counts the start.
+fn open_identity<D: Disk>(disk: &D, path: &Path, server: ServerId) -> Result<(DirectoryId, Boot), DirError> {
+    let name = path.join(IDENTITY);
+    let damaged = |text: &str| DirError::Damaged {
+        path: name.clone(),
+        text: text.to_owned(),
+    };
+    let mut identity = match read_file(disk, IDENTITY) {
+        Ok(bytes) => {
+            let text = String::from_utf8(bytes).ok();
+            let identity = text.as_deref().and_then(Identity::parse);
+            identity.ok_or_else(|| damaged("the identity can't be read"))?
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // With a new id all records would look torn, and recovery would cut them all.
+            let files = disk.list(FOLDER).unwrap_or_default();
+            if files.iter().any(|file| segment::base_of(file).is_some()) {
+                return Err(damaged("the identity is missing, but there is a log"));
+            }
+            Identity {
+                server,
+                directory: random_id().map_err(at(path))?,
+                boot: Boot(0),
+            }
+        }
+        Err(error) => return Err(at(&name)(error)),
+    };
+    if identity.server != server {
+        return Err(DirError::OtherServer {
+            path: path.to_path_buf(),
+            theirs: identity.server,
+            ours: server,
+        });
+    }
+    identity.boot = identity.boot.next();
+    replace_file(disk, identity.to_text().as_bytes()).map_err(at(&name))?;
+    Ok((identity.directory, identity.boot))
+}
+
+fn random_id() -> io::Result<DirectoryId> {
+    loop {
+        match getrandom::u64() {
+            Ok(0) => {}
+            Ok(id) => return Ok(DirectoryId(id)),
+            Err(error) => return Err(io::Error::other(error.to_string())),
+        }
+    }
+}
+
+fn read_file<D: Disk>(disk: &D, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name)?;
+    let mut bytes = vec![0; file.size()?.min(IDENTITY_BYTES_MAX) as usize];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// After a crash the file is either the old or the new one.
+fn replace_file<D: Disk>(disk: &D, bytes: &[u8]) -> io::Result<()> {
+    match disk.remove(IDENTITY_TEMPORARY) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = disk.create(IDENTITY_TEMPORARY)?;
+    file.write_at(bytes, 0)?;
+    file.sync_data()?;
+    disk.rename(IDENTITY_TEMPORARY, IDENTITY)?;
+    disk.sync_dir("")
+}
+
+impl Identity {
+    fn to_text(self) -> String {
+        let text = format!(
+            "syncnet identity 1\nserver {}\ndirectory {:016x}\nboot {}\n",
+            self.server, self.directory.0, self.boot
+        );
+        format!("{text}check {:08x}\n", crc32c::crc32c(text.as_bytes()))
+    }
+
+    /// `None` unless it is exactly what `to_text` makes.
+    fn parse(text: &str) -> Option<Identity> {
+        let mut lines = text.lines().skip(1);
+        let mut field = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
+        let identity = Identity {
+            server: ServerId::new(field("server")?)?,
+            directory: DirectoryId(u64::from_str_radix(field("directory")?, 16).ok()?),
+            boot: Boot(field("boot")?.parse().ok()?),
+        };
+        (identity.to_text() == text && identity.directory.0 != 0).then_some(identity)
+    }
+}

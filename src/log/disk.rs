@@ -1,0 +1,221 @@
+//! The one narrow trait of file operations. All of the log goes through it, so that the simulator runs real records and real
+//! recovery on simulated disks. Names are relative to the data directory; a folder is one level of it (`log`), or `""`.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A data directory. A clone is the same directory.
+pub trait Disk: std::fmt::Debug + Send + Sync + Clone + 'static {
+    /// An open file.
+    type File: DiskFile;
+
+    /// The names of the files in a folder, sorted, without the folder's own name.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such folder.
+    fn list(&self, folder: &str) -> io::Result<Vec<String>>;
+
+    /// Makes a folder if it isn't there, and makes that durable.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn create_folder(&self, folder: &str) -> io::Result<()>;
+
+    /// Makes an empty file and opens it for reading and writing.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the name is taken.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens a file for reading and writing.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Removes a file. Durable after `sync_dir`.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Gives a file another name in the same folder, in the place of whatever had it. Durable after `sync_dir`.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Makes durable which names the folder has.
+    ///
+    /// # Errors
+    /// What the system says; what is durable is then unknown.
+    fn sync_dir(&self, folder: &str) -> io::Result<()>;
+}
+
+/// An open file of a data directory. Positions are given with each call, so one handle serves several threads.
+pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
+    /// Fills the whole buffer from `offset` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file ends before.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all bytes from `offset` on.
+    ///
+    /// # Errors
+    /// What the system says; how much is written is then unknown.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes the file's bytes durable (`fdatasync`).
+    ///
+    /// # Errors
+    /// What the system says; what is durable is then unknown, and another try proves nothing.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Bytes of the file.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Cuts the file, or extends it with zeros.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn set_size(&self, size: u64) -> io::Result<()>;
+}
+
+/// A directory of this machine.
+#[derive(Clone, Debug)]
+pub struct RealDisk {
+    root: PathBuf,
+}
+
+impl RealDisk {
+    /// The files below `root`, which must exist.
+    #[must_use]
+    pub fn new(root: &Path) -> RealDisk {
+        RealDisk {
+            root: root.to_path_buf(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(name)
+        }
+    }
+}
+
+impl Disk for RealDisk {
+    type File = File;
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.path(folder))? {
+            let entry = entry?;
+            // A name that isn't UTF-8 isn't one of ours.
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create_folder(&self, folder: &str) -> io::Result<()> {
+        // What people wrote to each other is for the server's own user alone.
+        match std::fs::DirBuilder::new().mode(0o700).create(self.path(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other?,
+        }
+        self.sync_dir("")
+    }
+
+    fn create(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.path(name))
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(self.path(name))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path(from), self.path(to))
+    }
+
+    fn sync_dir(&self, folder: &str) -> io::Result<()> {
+        File::open(self.path(folder))?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_real_directory_does_what_the_trait_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(folder.path());
+        assert_eq!(disk.list("log").unwrap_err().kind(), io::ErrorKind::NotFound);
+        disk.create_folder("log").unwrap();
+        disk.create_folder("log").unwrap();
+        let file = disk.create("log/b").unwrap();
+        assert_eq!(disk.create("log/b").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        DiskFile::write_at(&file, b"hello", 3).unwrap();
+        assert_eq!(file.size().unwrap(), 8);
+        let mut bytes = [1; 8];
+        DiskFile::read_at(&file, &mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"\0\0\0hello");
+        assert_eq!(
+            DiskFile::read_at(&file, &mut bytes, 1).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+        file.set_size(4).unwrap();
+        DiskFile::sync_data(&file).unwrap();
+        disk.create("log/a").unwrap();
+        disk.rename("log/b", "log/c").unwrap();
+        disk.sync_dir("log").unwrap();
+        assert_eq!(disk.list("log").unwrap(), ["a", "c"]);
+        disk.remove("log/a").unwrap();
+        assert_eq!(disk.open("log/a").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(disk.open("log/c").unwrap().size().unwrap(), 4);
+    }
+}

@@ -1,0 +1,569 @@
+//! A disk in memory that fails as real ones do, for the simulator and for tests: what wasn't synced can be lost, kept or torn,
+//! page by page and name by name; a failed sync leaves pages that look written and aren't. The same calls and the same
+//! generator give the same disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::disk::{Disk, DiskFile};
+use crate::rng::Rng;
+
+/// Bytes of a page: what the system's cache holds and writes as one.
+const PAGE: usize = 4096;
+/// Bytes of a sector: what a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
+/// The disk. A clone is the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// An open file of a [`SimDisk`].
+#[derive(Clone, Debug)]
+pub struct SimFile {
+    state: Arc<Mutex<State>>,
+    inode: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    inodes: BTreeMap<u64, Inode>,
+    inodes_made: u64,
+    folders: BTreeSet<String>,
+    /// As the running system sees them.
+    names: BTreeMap<String, u64>,
+    /// As they are after a power cut that loses all it may.
+    durable_names: BTreeMap<String, u64>,
+    /// What happened to names since their folder was synced.
+    name_changes: Vec<NameChange>,
+    syncs_to_fail: u32,
+    space: Option<u64>,
+    syncs: u64,
+    bytes_written: u64,
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Created(String, u64),
+    Removed(String),
+    Renamed(String, String, u64),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    size: u64,
+    durable_size: u64,
+    /// Pages of zeros are left out.
+    durable: BTreeMap<u64, Vec<u8>>,
+    /// Pages that differ from `durable`, or may.
+    cached: BTreeMap<u64, Cached>,
+}
+
+#[derive(Clone, Debug)]
+struct Cached {
+    bytes: Vec<u8>,
+    /// Whether the next sync writes it. Not so after a failed sync: the system then takes it for written.
+    dirty: bool,
+}
+
+impl SimDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new() -> SimDisk {
+        SimDisk::default()
+    }
+
+    /// The process ends, the machine goes on: nothing that was written is lost, and nothing more is durable than before. Faults
+    /// that were armed are disarmed.
+    pub fn kill(&self) {
+        self.lock().syncs_to_fail = 0;
+    }
+
+    /// The machine loses power. Each page that isn't durable is lost, kept or torn, each change of a name or size lost or kept.
+    /// Handles from before must not be used again.
+    pub fn power_cut(&self, rng: &mut Rng) {
+        let mut state = self.lock();
+        state.syncs_to_fail = 0;
+        for change in std::mem::take(&mut state.name_changes) {
+            if rng.chance(50) {
+                change.apply(&mut state.durable_names);
+            }
+        }
+        state.names = state.durable_names.clone();
+        let named: BTreeSet<u64> = state.names.values().copied().collect();
+        state.inodes.retain(|inode, _| named.contains(inode));
+        for inode in state.inodes.values_mut() {
+            inode.power_cut(rng);
+        }
+    }
+
+    /// Flips one bit of the byte at `offset`, on the disk and in the cache. False if there is no such byte.
+    pub fn flip_bit(&self, name: &str, offset: u64, bit: u32) -> bool {
+        let mut state = self.lock();
+        let inode = state.names.get(name).copied();
+        let Some(inode) = inode.and_then(|inode| state.inodes.get_mut(&inode)) else {
+            return false;
+        };
+        if offset >= inode.size {
+            return false;
+        }
+        let (page, at) = (offset / PAGE as u64, offset as usize % PAGE);
+        inode.durable.entry(page).or_insert_with(|| vec![0; PAGE])[at] ^= 1 << (bit % 8);
+        if let Some(cached) = inode.cached.get_mut(&page) {
+            cached.bytes[at] ^= 1 << (bit % 8);
+        }
+        true
+    }
+
+    /// The next `count` syncs of files or folders fail, and what they should have written is taken for written.
+    pub fn fail_syncs(&self, count: u32) {
+        self.lock().syncs_to_fail = count;
+    }
+
+    /// Files may take this much together; `None` is without end.
+    pub fn set_space(&self, bytes: Option<u64>) {
+        self.lock().space = bytes;
+    }
+
+    /// How many syncs there were, of files and folders.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.lock().syncs
+    }
+
+    /// How many bytes were written.
+    #[must_use]
+    pub fn bytes_written(&self) -> u64 {
+        self.lock().bytes_written
+    }
+
+    /// The bytes of a file as a process sees them.
+    #[must_use]
+    pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        let file = self.open(name).ok()?;
+        let mut bytes = vec![0; file.size().ok()? as usize];
+        file.read_at(&mut bytes, 0).ok()?;
+        Some(bytes)
+    }
+
+    /// A disk of its own with the same contents, synced or not.
+    #[must_use]
+    pub fn copy(&self) -> SimDisk {
+        SimDisk {
+            state: Arc::new(Mutex::new(self.lock().clone())),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn file(&self, inode: u64) -> SimFile {
+        SimFile {
+            state: Arc::clone(&self.state),
+            inode,
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+fn not_found(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("{name}: no such file"))
+}
+
+impl NameChange {
+    fn folder(&self) -> &str {
+        match self {
+            NameChange::Created(name, _) | NameChange::Removed(name) | NameChange::Renamed(_, name, _) => {
+                folder_of(name)
+            }
+        }
+    }
+
+    fn apply(self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            NameChange::Created(name, inode) => {
+                names.insert(name, inode);
+            }
+            NameChange::Removed(name) => {
+                names.remove(&name);
+            }
+            NameChange::Renamed(from, to, inode) => {
+                names.remove(&from);
+                names.insert(to, inode);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Counts a sync; an error if it was to fail.
+    fn begin_sync(&mut self) -> io::Result<()> {
+        self.syncs += 1;
+        if self.syncs_to_fail > 0 {
+            self.syncs_to_fail -= 1;
+            return Err(io::Error::other("input/output error (simulated)"));
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, change: NameChange) {
+        change.clone().apply(&mut self.names);
+        self.name_changes.push(change);
+    }
+
+    fn grow(&self, by: u64) -> io::Result<()> {
+        let used: u64 = self.inodes.values().map(|inode| inode.size).sum();
+        match self.space {
+            Some(space) if by > 0 && used + by > space => {
+                Err(io::Error::new(io::ErrorKind::StorageFull, "no space left (simulated)"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Inode {
+    fn page(&self, page: u64) -> Option<&Vec<u8>> {
+        self.cached
+            .get(&page)
+            .map(|c| &c.bytes)
+            .or_else(|| self.durable.get(&page))
+    }
+
+    fn page_mut(&mut self, page: u64) -> &mut Vec<u8> {
+        let durable = self.durable.get(&page);
+        let cached = self.cached.entry(page).or_insert_with(|| Cached {
+            bytes: durable.cloned().unwrap_or_else(|| vec![0; PAGE]),
+            dirty: true,
+        });
+        cached.dirty = true;
+        &mut cached.bytes
+    }
+
+    fn make_durable(&mut self, page: u64, bytes: Vec<u8>) {
+        if bytes.iter().all(|&b| b == 0) {
+            self.durable.remove(&page);
+        } else {
+            self.durable.insert(page, bytes);
+        }
+    }
+
+    fn sync(&mut self) {
+        self.durable_size = self.size;
+        let dirty: Vec<u64> = self
+            .cached
+            .iter()
+            .filter(|(_, c)| c.dirty)
+            .map(|(&page, _)| page)
+            .collect();
+        for page in dirty {
+            if let Some(cached) = self.cached.remove(&page) {
+                self.make_durable(page, cached.bytes);
+            }
+        }
+    }
+
+    fn power_cut(&mut self, rng: &mut Rng) {
+        if self.size != self.durable_size && rng.chance(50) {
+            self.durable_size = self.size;
+        }
+        self.size = self.durable_size;
+        for (page, cached) in std::mem::take(&mut self.cached) {
+            match rng.below(3) {
+                0 => {}
+                1 => self.make_durable(page, cached.bytes),
+                _ => {
+                    let kept = SECTOR * rng.between(1, (PAGE / SECTOR) as u64 - 1) as usize;
+                    let mut bytes = self.durable.get(&page).cloned().unwrap_or_else(|| vec![0; PAGE]);
+                    bytes[..kept].copy_from_slice(&cached.bytes[..kept]);
+                    self.make_durable(page, bytes);
+                }
+            }
+        }
+        let size = self.size;
+        self.durable.retain(|&page, _| page * (PAGE as u64) < size);
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let state = self.lock();
+        if !folder.is_empty() && !state.folders.contains(folder) {
+            return Err(not_found(folder));
+        }
+        let names = state.names.keys().filter(|name| folder_of(name) == folder);
+        let bare = names.map(|name| name.rsplit('/').next().unwrap_or(name).to_owned());
+        Ok(bare.collect())
+    }
+
+    fn create_folder(&self, folder: &str) -> io::Result<()> {
+        self.lock().folders.insert(folder.to_owned());
+        Ok(())
+    }
+
+    fn create(&self, name: &str) -> io::Result<SimFile> {
+        let mut state = self.lock();
+        let folder = folder_of(name);
+        if !folder.is_empty() && !state.folders.contains(folder) {
+            return Err(not_found(folder));
+        }
+        if state.names.contains_key(name) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{name}: exists")));
+        }
+        let inode = state.inodes_made;
+        state.inodes_made += 1;
+        state.inodes.insert(inode, Inode::default());
+        state.change(NameChange::Created(name.to_owned(), inode));
+        Ok(self.file(inode))
+    }
+
+    fn open(&self, name: &str) -> io::Result<SimFile> {
+        let inode = self.lock().names.get(name).copied();
+        inode.map(|inode| self.file(inode)).ok_or_else(|| not_found(name))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        if !state.names.contains_key(name) {
+            return Err(not_found(name));
+        }
+        state.change(NameChange::Removed(name.to_owned()));
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        let Some(inode) = state.names.get(from).copied() else {
+            return Err(not_found(from));
+        };
+        state.change(NameChange::Renamed(from.to_owned(), to.to_owned(), inode));
+        Ok(())
+    }
+
+    fn sync_dir(&self, folder: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        state.begin_sync()?;
+        for change in std::mem::take(&mut state.name_changes) {
+            if change.folder() == folder {
+                change.apply(&mut state.durable_names);
+            } else {
+                state.name_changes.push(change);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SimFile {
+    fn with<T>(&self, act: impl FnOnce(&mut Inode) -> T) -> io::Result<T> {
+        let mut state = lock(&self.state);
+        let inode = state.inodes.get_mut(&self.inode);
+        inode
+            .map(act)
+            .ok_or_else(|| io::Error::other("a handle from before the power cut"))
+    }
+
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        let by = self.with(|inode| size.saturating_sub(inode.size))?;
+        lock(&self.state).grow(by)
+    }
+}
+
+/// The parts of a range of bytes, page by page: (page, from, to) within the page.
+fn pages(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize)> {
+    let end = offset + length as u64;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let (page, from) = (at / PAGE as u64, at as usize % PAGE);
+        let to = PAGE.min(from + (end - at) as usize);
+        at += (to - from) as u64;
+        Some((page, from, to))
+    })
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.with(|inode| {
+            if offset + buffer.len() as u64 > inode.size {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before"));
+            }
+            let mut done = 0;
+            for (page, from, to) in pages(offset, buffer.len()) {
+                let part = &mut buffer[done..done + to - from];
+                match inode.page(page) {
+                    Some(bytes) => part.copy_from_slice(&bytes[from..to]),
+                    None => part.fill(0),
+                }
+                done += to - from;
+            }
+            Ok(())
+        })?
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.reserve(offset + bytes.len() as u64)?;
+        lock(&self.state).bytes_written += bytes.len() as u64;
+        self.with(|inode| {
+            let mut done = 0;
+            for (page, from, to) in pages(offset, bytes.len()) {
+                inode.page_mut(page)[from..to].copy_from_slice(&bytes[done..done + to - from]);
+                done += to - from;
+            }
+            inode.size = inode.size.max(offset + bytes.len() as u64);
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let begun = lock(&self.state).begin_sync();
+        self.with(|inode| match begun {
+            Ok(()) => {
+                inode.sync();
+                Ok(())
+            }
+            Err(error) => {
+                // As Linux does it: the pages stay in the cache, and nobody will try again to write them.
+                inode.cached.values_mut().for_each(|cached| cached.dirty = false);
+                Err(error)
+            }
+        })?
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.with(|inode| inode.size)
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.reserve(size)?;
+        self.with(|inode| {
+            if size < inode.size {
+                let first = size / PAGE as u64;
+                let touched: BTreeSet<u64> = inode.cached.keys().chain(inode.durable.keys()).copied().collect();
+                for page in touched.into_iter().filter(|&page| page >= first) {
+                    let from = if page == first { size as usize % PAGE } else { 0 };
+                    inode.page_mut(page)[from..].fill(0);
+                }
+            }
+            inode.size = size;
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written() -> (SimDisk, SimFile) {
+        let disk = SimDisk::new();
+        let file = disk.create("a").unwrap();
+        file.write_at(&[1; 3 * PAGE], 0).unwrap();
+        file.sync_data().unwrap();
+        disk.sync_dir("").unwrap();
+        (disk, file)
+    }
+
+    #[test]
+    fn what_is_synced_survives_every_power_cut() {
+        for seed in 0..50 {
+            let (disk, _) = written();
+            disk.power_cut(&mut Rng::new(seed));
+            assert_eq!(disk.contents("a").unwrap(), vec![1; 3 * PAGE]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_synced_is_lost_kept_or_torn_at_a_sector() {
+        let (mut lost, mut kept, mut torn) = (0, 0, 0);
+        for seed in 0..100 {
+            let (disk, file) = written();
+            file.write_at(&[2; PAGE], PAGE as u64).unwrap();
+            disk.kill();
+            assert_eq!(disk.contents("a").unwrap()[PAGE], 2);
+            disk.power_cut(&mut Rng::new(seed));
+            let bytes = disk.contents("a").unwrap();
+            let new = bytes.iter().filter(|&&b| b == 2).count();
+            assert!(bytes[PAGE..PAGE + new].iter().all(|&b| b == 2));
+            match new {
+                0 => lost += 1,
+                PAGE => kept += 1,
+                _ => {
+                    assert_eq!(new % SECTOR, 0);
+                    torn += 1;
+                }
+            }
+        }
+        assert!(lost > 10 && kept > 10 && torn > 10, "{lost} {kept} {torn}");
+    }
+
+    #[test]
+    fn names_are_durable_only_after_the_folder_is_synced() {
+        let (mut lost, mut kept) = (0, 0);
+        for seed in 0..50 {
+            let (disk, _) = written();
+            disk.rename("a", "b").unwrap();
+            disk.power_cut(&mut Rng::new(seed));
+            match disk.list("").unwrap().as_slice() {
+                [name] if name == "a" => lost += 1,
+                [name] if name == "b" => kept += 1,
+                other => panic!("{other:?}"),
+            }
+            disk.rename(if disk.open("a").is_ok() { "a" } else { "b" }, "c")
+                .unwrap();
+            disk.sync_dir("").unwrap();
+            disk.power_cut(&mut Rng::new(seed + 1));
+            assert_eq!(disk.list("").unwrap(), ["c"]);
+        }
+        assert!(lost > 10 && kept > 10, "{lost} {kept}");
+    }
+
+    #[test]
+    fn pages_of_a_failed_sync_look_written_and_are_not() {
+        let mut lost = 0;
+        for seed in 0..50 {
+            let (disk, file) = written();
+            file.write_at(&[2; PAGE], 0).unwrap();
+            disk.fail_syncs(1);
+            assert!(file.sync_data().is_err());
+            file.sync_data().unwrap();
+            assert_eq!(disk.contents("a").unwrap()[0], 2);
+            disk.power_cut(&mut Rng::new(seed));
+            lost += u32::from(disk.contents("a").unwrap()[0] == 1);
+        }
+        assert!(lost > 10, "{lost}");
+    }
+
+    #[test]
+    fn the_same_generator_gives_the_same_disk() {
+        let outcome = |seed| {
+            let (disk, file) = written();
+            file.write_at(&[2; 5 * PAGE], 100).unwrap();
+            disk.power_cut(&mut Rng::new(seed));
+            disk.contents("a").unwrap()
+        };
+        assert!((0..20).all(|seed| outcome(seed) == outcome(seed)));
+    }
+
+    #[test]
+    fn a_full_disk_takes_no_more() {
+        let (disk, file) = written();
+        disk.set_space(Some(4 * PAGE as u64));
+        file.write_at(&[2; PAGE], 3 * PAGE as u64).unwrap();
+        let full = file.write_at(&[2; PAGE], 4 * PAGE as u64).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        file.write_at(&[3; PAGE], 0).unwrap();
+    }
+}

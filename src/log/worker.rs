@@ -1,0 +1,217 @@
+//! The threads of the log: thin shells around [`Log`], [`Reader`] and the pre-writing. Questions come over bounded channels,
+//! answers go back over one, and the poll loop is woken. Dropping the senders ends the threads in good order.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::disk::Disk;
+use super::prewrite::{Prewriter, Step};
+use super::reader::Reader;
+use super::writer::Log;
+use super::{Append, ItemRef, ReadAnswer, ReadRequest};
+use crate::limits::{
+    ANSWERS_MAX, APPEND_PLACES_FOR_VOTES, LOG_BATCH_BYTES_MAX, PREWRITE_PAUSE, PREWRITE_RETRY, READ_JOBS_MAX,
+    SEAL_AFTER, UNPERSISTED_APPENDS_MAX,
+};
+use crate::types::{AppendId, Span};
+
+/// Wakes the loop: called after answers were put into the channel.
+pub type Notify = Arc<dyn Fn() + Send + Sync>;
+
+/// Something for the reading thread.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ReaderJob {
+    /// Remember these items.
+    Index(Vec<ItemRef>),
+    /// Answer this.
+    Read(ReadRequest),
+}
+
+/// What the threads have to say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// All appends up to this one are durable.
+    Persisted(AppendId),
+    /// The answer to a question.
+    Read(ReadAnswer),
+    /// The disk failed, or what it holds can't be read (the text then begins with `damaged:`). The process must end.
+    Failed {
+        /// What happened.
+        what: String,
+    },
+}
+
+/// The threads, and the channels to and from them.
+#[derive(Debug)]
+pub struct Workers {
+    /// To the writing thread. Full at [`UNPERSISTED_APPENDS_MAX`] and some places for votes: never wait for it.
+    pub appends: Sender<Append>,
+    /// To the reading thread. Full at [`READ_JOBS_MAX`].
+    pub reads: Sender<ReaderJob>,
+    /// From both. A thread waits when it is full, so empty it every turn.
+    pub answers: Receiver<Answer>,
+    /// End when the senders are dropped.
+    pub threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts the threads.
+///
+/// # Errors
+/// When the system has no thread left.
+pub fn spawn<D: Disk>(log: Log<D>, reader: Reader<D>, notify: Notify) -> io::Result<Workers> {
+    let (appends, appends_out) = bounded(UNPERSISTED_APPENDS_MAX + APPEND_PLACES_FOR_VOTES);
+    let (reads, reads_out) = bounded(READ_JOBS_MAX);
+    let (answers_in, answers) = bounded(ANSWERS_MAX);
+    let prewriter = log.prewriter();
+    let to_loop = Answers {
+        sender: answers_in,
+        notify,
+    };
+    let for_reader = to_loop.clone();
+    let ahead = Builder::new().name("log-ahead".to_owned());
+    let writing = Builder::new().name("log-write".to_owned());
+    let reading = Builder::new().name("log-read".to_owned());
+    let threads = vec![
+        reading.spawn(move || read(reader, &reads_out, &for_reader))?,
+        writing.spawn(move || write(log, &appends_out, &to_loop))?,
+        ahead.spawn(move || prewrite(&prewriter))?,
+    ];
+    Ok(Workers {
+        appends,
+        reads,
+        answers,
+        threads,
+    })
+}
+
+impl Workers {
+    /// Ends the threads in good order: what was handed over is written, sealed and synced. Gives the answers that nobody took.
+    #[must_use]
+    pub fn stop(self) -> Vec<Answer> {
+        let Workers {
+            appends,
+            reads,
+            answers,
+            threads,
+        } = self;
+        drop((appends, reads));
+        // Both senders are gone when both threads are done, so this ends.
+        let left = answers.iter().collect();
+        for thread in threads {
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+        left
+    }
+}
+
+/// The way back to the loop.
+#[derive(Clone)]
+struct Answers {
+    sender: Sender<Answer>,
+    notify: Notify,
+}
+
+impl Answers {
+    /// False if nobody listens any more.
+    fn send(&self, answer: Answer) -> bool {
+        let sent = self.sender.send(answer).is_ok();
+        (self.notify)();
+        sent
+    }
+
+    fn failed(&self, error: &io::Error) {
+        self.send(Answer::Failed {
+            what: error.to_string(),
+        });
+    }
+}
+
+fn duration(span: Span) -> Duration {
+    Duration::from_micros(span.0)
+}
+
+/// Closes the pre-writing when the writing thread ends, however it does.
+struct StopAhead<D: Disk>(Prewriter<D>);
+
+impl<D: Disk> Drop for StopAhead<D> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+fn write<D: Disk>(mut log: Log<D>, appends: &Receiver<Append>, answers: &Answers) {
+    let _ahead = StopAhead(log.prewriter());
+    loop {
+        // The wait for a seal holds up nobody: an append that comes ends it at once.
+        let next = if log.wants_seal() {
+            appends.recv_timeout(duration(SEAL_AFTER))
+        } else {
+            appends.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        let (outcome, over) = match next {
+            Ok(first) => (batch(&mut log, &first, appends, answers), false),
+            Err(RecvTimeoutError::Timeout) => (log.seal(), false),
+            Err(RecvTimeoutError::Disconnected) => (log.close(), true),
+        };
+        if let Err(error) = &outcome {
+            answers.failed(error);
+        }
+        if over || outcome.is_err() {
+            return;
+        }
+    }
+}
+
+/// Everything that waits, as one write and one sync.
+fn batch<D: Disk>(log: &mut Log<D>, first: &Append, more: &Receiver<Append>, answers: &Answers) -> io::Result<()> {
+    log.append(first)?;
+    while log.buffered() < LOG_BATCH_BYTES_MAX
+        && let Ok(next) = more.try_recv()
+    {
+        log.append(&next)?;
+    }
+    log.flush()?;
+    if let Some(id) = log.sync()? {
+        answers.send(Answer::Persisted(id));
+    }
+    Ok(())
+}
+
+fn read<D: Disk>(mut reader: Reader<D>, jobs: &Receiver<ReaderJob>, answers: &Answers) {
+    for job in jobs {
+        let answer = match job {
+            ReaderJob::Index(items) => {
+                reader.index(&items);
+                continue;
+            }
+            ReaderJob::Read(request) => reader.read(&request),
+        };
+        match answer {
+            Ok(answer) => {
+                if !answers.send(Answer::Read(answer)) {
+                    return;
+                }
+            }
+            Err(error) => {
+                answers.failed(&error);
+                return;
+            }
+        }
+    }
+}
+
+fn prewrite<D: Disk>(prewriter: &Prewriter<D>) {
+    while prewriter.wait() {
+        match prewriter.step() {
+            Ok(Step::Idle | Step::More { behind: true }) => {}
+            Ok(Step::More { behind: false }) => prewriter.rest(duration(PREWRITE_PAUSE)),
+            // The disk may be full only for now. If not, the writer says so when it needs the segment.
+            Err(_) => prewriter.rest(duration(PREWRITE_RETRY)),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The writing side: appends are gathered in one buffer, written with one call and made durable with one sync. The next
+//! batch is gathered while the last one syncs, so that one sync covers all who came meanwhile.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::disk::{Disk, DiskFile};
+use super::index::SharedIndex;
+use super::payload::{self, Head};
+use super::prewrite::Prewriter;
+use super::record::{self, Header, Kind};
+use super::segment::Segment;
+use super::tail::Tail;
+use super::{Append, Record};
+use crate::cluster::message::{EntryKind, LogPosition};
+use crate::limits::LOG_BATCH_BYTES_MAX;
+use crate::types::{AppendId, DirectoryId, GroupId, LogIndex, Lsn, Term};
+
+/// The log of one server, open for appending.
+///
+/// [`append`](Log::append) gathers, [`flush`](Log::flush) writes, [`sync`](Log::sync) makes durable what was written and says
+/// up to which append. After the first error nothing is taken any more: what is on the disk is unknown then, and only
+/// recovery can tell.
+#[derive(Debug)]
+pub struct Log<D: Disk> {
+    pub(super) directory: DirectoryId,
+    pub(super) segment_size: u64,
+    pub(super) shared: SharedIndex,
+    pub(super) prewriter: Prewriter<D>,
+    pub(super) tails: BTreeMap<GroupId, Tail>,
+    pub(super) segment: Segment,
+    pub(super) file: D::File,
+    /// Where the next record will stand, behind what is in the buffer.
+    pub(super) end: Lsn,
+    /// All before this is on the disk for good.
+    pub(super) synced: Lsn,
+    /// The number of the batch in the buffer.
+    pub(super) batch: u64,
+    /// Records to be written before `end`.
+    pub(super) buffer: Vec<u8>,
+    /// The entries among them.
+    pub(super) entries: Vec<(GroupId, LogIndex, Lsn)>,
+    /// Whether something that somebody waits for was written and not synced. A seal alone isn't.
+    pub(super) unsynced: bool,
+    /// Whether a record was written after the last seal.
+    pub(super) unsealed: bool,
+    /// The last append that was taken.
+    pub(super) taken: Option<AppendId>,
+    /// The last append of which all is written.
+    pub(super) written: Option<AppendId>,
+    /// The first error.
+    pub(super) failed: Option<String>,
+}
+
+/// The fields of a header that only the caller knows.
+struct Fields {
+    kind: Kind,
+    entry_kind: EntryKind,
+    group: GroupId,
+    at: LogPosition,
+    chain: u32,
+}
+
+impl Fields {
+    fn of(kind: Kind, group: GroupId) -> Fields {
+        Fields {
+            kind,
+            entry_kind: EntryKind::Noop,
+            group,
+            at: LogPosition::default(),
+            chain: 0,
+        }
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Takes an append into the buffer. Writes and syncs when that is full, or a segment is.
+    ///
+    /// # Errors
+    /// What the disk says; the log is then closed.
+    ///
+    /// # Panics
+    /// If an entry doesn't follow the group's entries, or is larger than a payload may be: the node has checked both.
+    pub fn append(&mut self, append: &Append) -> io::Result<()> {
+        self.guarded(|log| log.append_records(append))
+    }
+
+    /// Writes what is in the buffer. Readers find it from now on.
+    ///
+    /// # Errors
+    /// What the disk says; the log is then closed.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.guarded(|log| {
+            if !log.buffer.is_empty() {
+                log.record_commits()?;
+            }
+            log.write()?;
+            log.written = log.taken;
+            Ok(())
+        })
+    }
+
+    /// Makes durable what was written, if anybody waits for it. Gives the last append that is durable as a whole.
+    ///
+    /// # Errors
+    /// What the disk says; the log is then closed, and must not be tried again.
+    pub fn sync(&mut self) -> io::Result<Option<AppendId>> {
+        self.guarded(|log| {
+            if log.unsynced {
+                log.sync_file()?;
+            }
+            Ok(log.written)
+        })
+    }
+
+    /// Whether [`seal`](Log::seal) would write something.
+    #[must_use]
+    pub fn wants_seal(&self) -> bool {
+        self.unsealed || self.tails.values().any(|tail| tail.state.commit > tail.commit_recorded)
+    }
+
+    /// Writes and syncs what is left, then writes a seal: it says that all before it is synced. Without it damage in the last
+    /// batch couldn't be told from a torn write. The seal needs no sync: lost, it is only missing.
+    ///
+    /// # Errors
+    /// What the disk says; the log is then closed.
+    pub fn seal(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.sync()?;
+        self.guarded(|log| {
+            if !log.wants_seal() {
+                return Ok(());
+            }
+            let commits: Vec<(GroupId, LogIndex)> = log.tails.iter().map(|(&g, tail)| (g, tail.state.commit)).collect();
+            log.put(&Fields::of(Kind::Seal, GroupId(0)), &payload::encode_seal(&commits))?;
+            for tail in log.tails.values_mut() {
+                tail.commit_recorded = tail.state.commit;
+            }
+            log.write()?;
+            (log.unsealed, log.unsynced) = (false, false);
+            Ok(())
+        })
+    }
+
+    /// Seals, and makes the seal durable: for an orderly end.
+    ///
+    /// # Errors
+    /// What the disk says; the log is then closed.
+    pub fn close(&mut self) -> io::Result<()> {
+        self.seal()?;
+        self.guarded(Log::sync_file)
+    }
+
+    /// Bytes in the buffer.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Where the next record will stand.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.end
+    }
+
+    /// By which the next segment is made ahead of time. Without it the log makes segments when it needs them.
+    #[must_use]
+    pub fn prewriter(&self) -> Prewriter<D> {
+        self.prewriter.clone()
+    }
+
+    /// Runs `act` if nothing has failed yet, and remembers if that does.
+    fn guarded<T>(&mut self, act: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        if let Some(text) = &self.failed {
+            return Err(io::Error::other(format!("the log is closed since: {text}")));
+        }
+        let outcome = act(self).map_err(|error| {
+            let text = format!("{}: {error}", self.segment.file());
+            io::Error::new(error.kind(), text)
+        });
+        if let Err(error) = &outcome {
+            self.failed = Some(error.to_string());
+        }
+        outcome
+    }
+
+    fn append_records(&mut self, append: &Append) -> io::Result<()> {
+        for &(group, commit) in &append.commits {
+            self.tails.entry(group).or_default().committed(commit);
+        }
+        for record in &append.records {
+            match record {
+                Record::State { group, state } => {
+                    self.tails.entry(*group).or_default().hard_state(state);
+                    self.record_state(*group)?;
+                }
+                Record::Entry { group, entry, chain } => {
+                    let last = self.tails.get(group).map_or(LogIndex(0), |tail| tail.last.index);
+                    assert!(
+                        entry.index > LogIndex(0) && entry.index <= last.next(),
+                        "an entry follows the group's last or takes the place of one"
+                    );
+                    let at = LogPosition {
+                        term: entry.term,
+                        index: entry.index,
+                    };
+                    let fields = Fields {
+                        entry_kind: entry.kind,
+                        at,
+                        chain: *chain,
+                        ..Fields::of(Kind::Entry, *group)
+                    };
+                    let lsn = self.put(&fields, &entry.payload)?;
+                    let tail = self.tails.entry(*group).or_default();
+                    tail.entry(at, entry.kind, &entry.payload, *chain);
+                    self.entries.push((*group, entry.index, lsn));
+                }
+            }
+            // The append as a whole is reported later; until then its first part is merely durable early.
+            if self.buffer.len() >= LOG_BATCH_BYTES_MAX {
+                self.write()?;
+                self.sync_file()?;
+            }
+        }
+        self.taken = Some(append.id);
+        Ok(())
+    }
+
+    /// Commit positions ride along with a batch, at its end: they speak of entries that stand before.
+    fn record_commits(&mut self) -> io::Result<()> {
+        let advanced = |tail: &Tail| tail.state.commit > tail.commit_recorded;
+        let groups: Vec<GroupId> = self
+            .tails
+            .iter()
+            .filter(|(_, t)| advanced(t))
+            .map(|(&g, _)| g)
+            .collect();
+        groups.into_iter().try_for_each(|group| self.record_state(group))
+    }
+
+    fn record_state(&mut self, group: GroupId) -> io::Result<()> {
+        let state = self.tails.entry(group).or_default().state;
+        self.put(&Fields::of(Kind::State, group), &payload::encode_state(&state))?;
+        self.tails.entry(group).or_default().commit_recorded = state.commit;
+        Ok(())
+    }
+
+    /// Puts a record into the buffer; into the next segment if this one has no room for it.
+    fn put(&mut self, fields: &Fields, payload: &[u8]) -> io::Result<Lsn> {
+        let size = record::size(payload.len()) as u64;
+        if self.end.0 + size > self.segment.end().0 {
+            self.next_segment()?;
+        }
+        if self.end.0 + size > self.segment.end().0 {
+            let text = format!("a record of {size} bytes doesn't fit into a segment");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(self.encode(fields, payload))
+    }
+
+    fn encode(&mut self, fields: &Fields, payload: &[u8]) -> Lsn {
+        let lsn = self.end;
+        let header = Header {
+            kind: fields.kind,
+            entry_kind: fields.entry_kind,
+            lsn,
+            batch: self.batch,
+            synced: self.synced,
+            group: fields.group,
+            index: fields.at.index,
+            term: fields.at.term,
+            chain: fields.chain,
+        };
+        let before = self.buffer.len();
+        record::encode(&mut self.buffer, &header, payload, self.directory);
+        self.end.0 += (self.buffer.len() - before) as u64;
+        lsn
+    }
+
+    /// Goes on in the next segment. This one is synced first, so that no batch spans two and that the head of the next says
+    /// where this one ends for good.
+    fn next_segment(&mut self) -> io::Result<()> {
+        self.write()?;
+        self.sync_file()?;
+        let (segment, file) = self.prewriter.take()?;
+        assert_eq!(segment.base, self.segment.end(), "segments follow each other");
+        let head = Head {
+            segment_size: segment.size,
+            previous_end: self.end,
+            groups: self.tails.iter().map(|(&group, tail)| tail.head(group)).collect(),
+        };
+        self.shared.write().put_segment(segment);
+        (self.segment, self.file, self.end) = (segment, file, segment.base);
+        self.encode(&Fields::of(Kind::Head, GroupId(0)), &payload::encode_head(&head));
+        self.want_next();
+        Ok(())
+    }
+
+    /// Has the segment after this one made.
+    pub(super) fn want_next(&mut self) {
+        self.prewriter.used(self.end.0 - self.segment.base.0);
+        self.prewriter.want(Segment {
+            base: self.segment.end(),
+            size: self.segment_size,
+        });
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let from = self.end.0 - self.buffer.len() as u64 - self.segment.base.0;
+        self.file.write_at(&self.buffer, from)?;
+        self.prewriter.used(self.end.0 - self.segment.base.0);
+        self.buffer.clear();
+        if !self.entries.is_empty() {
+            let mut index = self.shared.write();
+            for (group, at, lsn) in self.entries.drain(..) {
+                index.put(group, at, lsn);
+            }
+        }
+        self.batch += 1;
+        (self.unsynced, self.unsealed) = (true, true);
+        Ok(())
+    }
+
+    fn sync_file(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.synced = Lsn(self.end.0 - self.buffer.len() as u64);
+        self.unsynced = false;
+        Ok(())
+    }
+}
+
+/// The first record of the first segment.
+pub(super) fn first_head(directory: DirectoryId, segment: Segment, groups: &[GroupId]) -> Vec<u8> {
+    let head = Head {
+        segment_size: segment.size,
+        previous_end: segment.base,
+        groups: groups.iter().map(|&group| Tail::default().head(group)).collect(),
+    };
+    let header = Header {
+        kind: Kind::Head,
+        entry_kind: EntryKind::Noop,
+        lsn: segment.base,
+        batch: 1,
+        synced: segment.base,
+        group: GroupId(0),
+        index: LogIndex(0),
+        term: Term(0),
+        chain: 0,
+    };
+    let mut bytes = Vec::new();
+    record::encode(&mut bytes, &header, &payload::encode_head(&head), directory);
+    bytes
+}
