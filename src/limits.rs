@@ -172,6 +172,55 @@ pub const NO_QUORUM_NOTICE: Span = Span::from_ms(1_000);
 /// Log lines waiting for the log file; beyond it they are counted and dropped.
 pub const LOG_LINES_MAX: usize = 8192;
 
+// --- Clients ------------------------------------------------------------------------------------
+
+/// Servers that a client keeps in mind: what is given and what it learns.
+pub const CLIENT_SERVERS_MAX: usize = 32;
+/// Commands that wait unsent in a client's outbox, behind those that are on the way; beyond it the program must wait.
+pub const CLIENT_WAITING_MAX: usize = 1024;
+/// Bytes of texts in a client's outbox beyond which the program must wait.
+pub const CLIENT_WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of texts that a client sends ahead of the acknowledgements (one command always goes).
+pub const CLIENT_INFLIGHT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Questions of a client without an answer yet; the next is refused.
+pub const CLIENT_QUESTIONS_MAX: usize = 64;
+/// Events waiting for a client's program; beyond it the connection isn't read, and the server reads on from its log later.
+pub const CLIENT_EVENTS_MAX: usize = 4096;
+/// Calls of a program waiting for its client's thread.
+pub const CLIENT_CALLS_MAX: usize = 64;
+/// Bytes that a client reads from its connection in a turn.
+pub const CLIENT_READ_BYTES_PER_TURN: usize = 256 * 1024;
+/// A connection that isn't made by then is given up for the next server. Longer than any round trip on earth.
+pub const CLIENT_CONNECT_TIMEOUT: Span = Span::from_ms(1_000);
+/// A server that hasn't answered the hello by then is given up for the next one.
+pub const CLIENT_HELLO_TIMEOUT: Span = Span::from_ms(1_000);
+/// The longest rest after the first round of attempts that failed; doubles with each round.
+pub const CLIENT_BACKOFF_MIN: Span = Span::from_ms(50);
+/// The longest rest after any round of attempts.
+pub const CLIENT_BACKOFF_MAX: Span = Span::from_ms(1_000);
+/// A connection that was silent for so long, although an answer is due, is pinged.
+pub const CLIENT_SILENCE: Span = Span::from_ms(1_500);
+/// A connection that only follows is pinged when it was silent for so long.
+pub const CLIENT_IDLE_PING: Span = Span::from_ms(2_000);
+/// A server that doesn't answer a ping by then hangs: the next one is tried.
+pub const CLIENT_PONG_TIMEOUT: Span = Span::from_ms(1_000);
+/// How long a client stays with a server without a quorum before it asks the others again.
+pub const CLIENT_QUORUM_RETRY: Span = Span::from_ms(1_000);
+/// Rest before a question, subscription or opening that a server had no room for is tried again.
+pub const CLIENT_BUSY_REST: Span = Span::from_ms(200);
+/// The shortest rest between two repetitions that servers ask for without an acknowledgement in between; doubles up to
+/// `CLIENT_BACKOFF_MAX`. The first is free.
+pub const CLIENT_RESEND_REST: Span = Span::from_ms(20);
+/// Commands without any acknowledgement for so long are sent again on the same connection: a server on the way may have
+/// lost them with its own link. Harmless, since a repetition is recognised.
+pub const CLIENT_RESEND_AFTER: Span = Span::from_ms(2_500);
+/// How long closing a session may take before the client ends without.
+pub const CLIENT_CLOSE_TIMEOUT: Span = Span::from_ms(2_000);
+/// Lines of standard input read ahead of what can be sent.
+pub const CLIENT_LINES_AHEAD_MAX: usize = 256;
+/// Lines that the chat keeps as its history.
+pub const CLIENT_HISTORY_LINES_MAX: usize = 1000;
+
 const _: () = assert!(APPEND_BYTES_MAX + PAYLOAD_BYTES_MAX + 65_536 <= PEER_FRAME_BYTES_MAX);
 const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX < SEGMENT_BYTES_MIN as usize / 2);
 const _: () = assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_CEILING);

@@ -1,1 +1,14 @@
-//! A connection with fail-over and an outbox.
+//! A connection to the cluster with fail-over and an outbox, for our own programs and for others, and the line client that is
+//! built on it. Calls `wire`, `chat` for the vocabulary, and the ground floor.
+//!
+//! Reading order: `calls` (what goes in and out), `core` (the pure state machine) with `servers`, `session`, `outbox`,
+//! `subscription`, `questions` and `pulse`, then `link` (its socket and thread), and the programs `send`, `tail`, `chat`.
+
+pub mod calls;
+pub mod core;
+pub mod outbox;
+pub mod pulse;
+pub mod questions;
+pub mod servers;
+pub mod session;
+pub mod subscription;
