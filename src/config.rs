@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use crate::types::{GroupId, RingPosition, ServerId, Span};
 
-pub(crate) use written::distance;
 pub use written::{Parsed, parse};
+pub(crate) use written::{distance, unreadable};
 
 /// A cluster's configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

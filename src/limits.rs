@@ -88,6 +88,20 @@ pub const UNAPPLIED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const UNPERSISTED_APPENDS_MAX: usize = 1024;
 /// Replicas compare digests of their state at every index that this divides.
 pub const DIGEST_EVERY: u64 = 1024;
+/// After so many vain tries a server stops asking at once and in others' place, and its waits grow no longer.
+pub const ELECTION_BACKOFF_MAX: u32 = 3;
+/// Own digests kept for comparing: heartbeats of replicas that are a little behind or ahead still find their index.
+pub const DIGESTS_KEPT: usize = 8;
+/// How long a read question waits for a majority before it is answered that there is none.
+pub const READ_TIMEOUT: Span = Span::from_ms(1_500);
+/// How long a preferred server must be fit and caught up before it is handed the lead: a link that comes and goes moves nothing.
+pub const PREFERRED_AFTER: Span = Span::from_ms(2_000);
+/// How many entries a server may be behind and still count as caught up: a fraction of a second of full load.
+pub const CAUGHT_UP_ENTRIES: u64 = 1024;
+/// How long a leader that stops tries to hand over: less than the 5 s that a stop may take.
+pub const HAND_OVER_TIMEOUT: Span = Span::from_ms(2_000);
+/// How often an unformed server says for whom it waits.
+pub const FORMATION_REPORT_INTERVAL: Span = Span::from_ms(5_000);
 /// Read questions (`tail --no-follow` and the like) waiting for a majority; beyond it the next is refused.
 pub const READS_WAITING_MAX: usize = 4096;
 

@@ -3,9 +3,12 @@
 //!
 //! Reading order: `calls` (what goes in and out), `core` (the pure state machine) with `servers`, `session`, `outbox`,
 //! `subscription`, `questions` and `pulse`, then `link` (its socket and thread), and the programs `send`, `tail`, `chat`.
+//! Beside them `settings` (whom to ask, under which name), and the status question: `ask`, `health`, `report`.
 
+pub mod ask;
 pub mod calls;
 pub mod core;
+pub mod health;
 pub mod json;
 pub mod key;
 pub mod lines;
@@ -14,7 +17,9 @@ pub mod outbox;
 pub mod pulse;
 pub mod questions;
 pub mod render;
+pub mod report;
 pub mod servers;
 pub mod session;
-mod socket;
+pub mod settings;
 pub mod subscription;
+pub mod time;

@@ -23,7 +23,7 @@ pub struct Entry {
 pub enum EntryKind {
     /// Nobody: the empty entry with which a leader begins its term.
     Noop,
-    /// The replica: a [`Members`], encoded by `wire`.
+    /// The replica: a [`Members`], in the form of `cluster::members`.
     Members,
     /// The state machine: a stamped command.
     Command,
@@ -162,6 +162,14 @@ pub enum Message {
     Form {
         /// Entry 1 of every group.
         members: Members,
+    },
+    /// The first frame of a link, and again when the sender has been formed: a first start waits until all have said that
+    /// they are empty, and must not depend on datagrams.
+    Hello {
+        /// The sender's cluster; 0 while it has no members entry.
+        cluster: ClusterId,
+        /// A digest of the ids and ring positions in the sender's configuration.
+        members: u64,
     },
 }
 

@@ -1,14 +1,40 @@
 //! Pure: who is alive, who leads, what is committed. May call the ground floor only.
+//!
+//! [`Cluster`] is one server's part in it. Hand it what happened (links, messages, datagrams, time, what became durable), then
+//! drain [`Cluster::poll`] to the end, then hand it the next thing. In reading order: `role` (what a server can be), `replica`
+//! (terms and votes), `append` and `progress` (the log to the others), `election` (who asks for votes first), `heartbeat` (who
+//! is alive), `formation`, `transfer`, `read`; under them `entries` and `durable` (the log in memory and on the disk).
 
+mod append;
 pub mod chain;
+mod durable;
+mod election;
+mod entries;
+mod formation;
+mod heartbeat;
+pub mod members;
 pub mod message;
+mod progress;
+mod quorum;
+mod read;
+mod replica;
+mod role;
+#[cfg(test)]
+mod tests;
+mod transfer;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::cluster::message::{Datagram, Entry, EntryKind, LogPosition, Message, Record, Recovered, Sender};
+use crate::cluster::durable::Durability;
+use crate::cluster::entries::Entries;
+use crate::cluster::heartbeat::Peer;
+use crate::cluster::message::{Datagram, Entry, HardState, LogPosition, Members, Message, Record, Recovered, Sender};
+use crate::cluster::read::Reads;
+use crate::cluster::role::{RoleState, Seeking};
 use crate::config::Config;
-use crate::types::{AppendId, Blob, Boot, ClusterId, DirectoryId, Level, LogIndex, Now, ServerId, Term, Tick};
+use crate::rng::Rng;
+use crate::types::{Boot, ClusterId, DirectoryId, Level, LogIndex, Now, RingPosition, ServerId, Span, Term, Tick};
 
 /// What a server is in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +97,38 @@ pub struct Cluster {
     me: ServerId,
     directory: DirectoryId,
     boot: Boot,
+    ring: RingPosition,
+    rng: Rng,
+    now: Now,
+    /// After a pause nobody is suspected for his silence before this: what he sent may still wait in our sockets.
+    guard_until: Tick,
     outputs: VecDeque<Output>,
+    /// All other configured servers.
+    peers: BTreeMap<ServerId, Peer>,
+    /// The members, once the first entry is in the log.
+    members: Option<Members>,
+    /// Term and vote, as last written; not always durable.
+    hard: HardState,
+    log: Entries,
+    durability: Durability,
+    commit: LogIndex,
+    applied: LogIndex,
+    role: RoleState,
+    /// Who gets our vote once it is durable.
+    owed_vote: Option<ServerId>,
+    reads: Reads,
+    /// Whether the node says that this server could lead.
+    fit: bool,
+    stopping: Option<Tick>,
+    /// When the next heartbeat is due.
+    beat_at: Tick,
+    /// Whether one should go out at once.
+    beat_due: bool,
+    /// Own digests, oldest first.
+    digests: VecDeque<(LogIndex, u64)>,
+    formation_report_at: Tick,
+    /// The leader and term that were last announced.
+    announced: Option<(ServerId, Term)>,
 }
 
 impl Cluster {
@@ -85,134 +142,223 @@ impl Cluster {
         now: Now,
         seed: u64,
     ) -> Result<Cluster, String> {
-        let _ = (recovered, now, seed);
-        Ok(Cluster {
-            config,
+        let Some(ring) = config.server(me).map(|server| server.ring) else {
+            return Err(format!("{me} is not in the configuration"));
+        };
+        let others = config.servers.iter().filter(|server| server.id != me);
+        let peers = others.map(|server| (server.id, Peer::new(server.ring))).collect();
+        let mut rng = Rng::new(seed);
+        let jitter = Span(rng.below(config.timing.election_timeout.0 / 4 + 1));
+        let mut cluster = Cluster {
             me,
             directory,
             boot,
+            ring,
+            rng,
+            now,
+            guard_until: now.tick,
             outputs: VecDeque::new(),
-        })
+            peers,
+            members: None,
+            hard: recovered.state,
+            log: Entries::new(&recovered),
+            durability: Durability::new(recovered.last.index, recovered.state),
+            commit: LogIndex(0),
+            applied: LogIndex(0),
+            role: RoleState::Seeking(Seeking::at_start(now.tick, jitter)),
+            owed_vote: None,
+            reads: Reads::default(),
+            fit: true,
+            stopping: None,
+            beat_at: now.tick,
+            beat_due: true,
+            digests: VecDeque::new(),
+            formation_report_at: now.tick.after(Span(config.timing.failure_timeout.0)),
+            announced: None,
+            config,
+        };
+        cluster.members = cluster.recovered_members(recovered.members.as_ref())?;
+        cluster.commit = recovered.state.commit.min(recovered.last.index);
+        cluster.hard.commit = cluster.commit;
+        cluster.first_entry_durable();
+        if cluster.formed() && !cluster.is_voter() {
+            let text = format!("{me} has another data directory than when the cluster was formed: it has no vote");
+            cluster.event(Level::Warn, text);
+        }
+        cluster.form();
+        cluster.consider();
+        Ok(cluster)
     }
 
-    /// The handshake with a server is done.
-    pub fn link_up(&mut self, _now: Now, _server: ServerId, _directory: DirectoryId, _boot: Boot) {}
-    /// The link to a server was reset: a hint that it died.
-    pub fn link_down(&mut self, _now: Now, _server: ServerId) {}
-    /// A frame of the link came that isn't for us: a sign of life.
-    pub fn heard(&mut self, _now: Now, _server: ServerId) {}
-    /// A frame of the link.
-    pub fn message(&mut self, _now: Now, _from: ServerId, _message: Message) {}
-    /// A datagram, checked to be from that server.
-    pub fn datagram(&mut self, _now: Now, _from: ServerId, _directory: DirectoryId, _datagram: Datagram) {}
     /// Time has passed; frames that waited have been handed in.
-    pub fn timer(&mut self, _now: Now) {}
-    /// When [`timer`](Cluster::timer) should be called at the latest.
-    pub fn deadline(&self) -> Option<Tick> {
-        None
+    pub fn timer(&mut self, now: Now) {
+        self.wake(now);
+        self.check_silence();
+        self.check_leader();
+        self.check_candidacy();
+        self.check_office();
+        self.check_turn();
+        self.check_transfer();
+        self.check_reads();
+        self.report_formation();
+        self.form();
+        if self.now.tick >= self.beat_at {
+            self.beat_at = self.now.tick.after(self.config.timing.heartbeat_interval);
+            self.pulse();
+            self.resend_token();
+        }
     }
+
+    /// When [`timer`](Cluster::timer) should be called at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Tick> {
+        let by_role = match &self.role {
+            RoleState::Seeking(seeking) if self.is_voter() && self.stopping.is_none() => {
+                Some(self.turn(seeking).max(self.guard_until))
+            }
+            RoleState::Following(following) => {
+                let heard = following.append_at.max(following.beat_at);
+                let silent = heard.after(self.config.timing.failure_timeout).after(Span(1));
+                Some(silent.max(self.guard_until))
+            }
+            RoleState::Candidate(candidate) => Some(candidate.until),
+            RoleState::Seeking(_) | RoleState::Leader(_) => None,
+        };
+        let report = (!self.formed()).then_some(self.formation_report_at);
+        [Some(self.beat_at), by_role, report, self.reads.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
     /// The next thing that should happen; drain to the end before the next call.
     pub fn poll(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() {
+            self.flush();
+        }
         self.outputs.pop_front()
     }
 
-    /// All records drained since the last call went into this append.
-    pub fn appended(&mut self, _id: AppendId) {}
-    /// All appends up to this one are durable.
-    pub fn persisted(&mut self, _now: Now, _id: AppendId) {}
-    /// The answer to [`Output::ReadEntries`]; none if they can't be read.
-    pub fn entries_read(&mut self, _now: Now, _follower: ServerId, _from: LogIndex, _entries: Vec<Entry>) {}
+    /// What waited for the end of the turn, so that it goes out once for all that happened in it.
+    fn flush(&mut self) {
+        self.flush_reads();
+        self.flush_transfer();
+        self.flush_appends();
+        self.flush_questions();
+        self.flush_answer();
+        let announced = self.leader().map(|leader| (leader, self.hard.term));
+        if announced != self.announced {
+            self.announced = announced;
+            self.beat_due = true;
+            self.outputs.push_back(Output::LeaderChanged);
+        }
+        if std::mem::take(&mut self.beat_due) {
+            let heartbeat = self.heartbeat();
+            self.outputs.push_back(Output::Datagram(Datagram::Heartbeat(heartbeat)));
+        }
+    }
+
+    /// Every call begins here: the time goes on, and a pause is noticed.
+    fn wake(&mut self, now: Now) {
+        let timing = &self.config.timing;
+        if now.tick.since(self.now.tick).0 > timing.failure_timeout.0 / 2 {
+            self.guard_until = now.tick.after(timing.heartbeat_interval.times(2));
+        }
+        if now.tick > self.now.tick {
+            self.now = now;
+        }
+    }
+
+    /// Sends over a link, if there is one.
+    fn send(&mut self, to: ServerId, message: Message) {
+        if let Some(link) = self.peers.get_mut(&to).and_then(|peer| peer.link.as_mut()) {
+            link.is_busy = true;
+            self.outputs.push_back(Output::Send(to, message));
+        }
+    }
+
+    fn event(&mut self, level: Level, text: String) {
+        self.outputs.push_back(Output::Event { level, text });
+    }
+
+    // --- What there is to know --------------------------------------------------------------------
+
     /// An entry, if it is among the recent ones.
     #[must_use]
-    pub fn entry(&self, _index: LogIndex) -> Option<&Entry> {
-        None
-    }
-    /// The state machine has applied everything up to here.
-    pub fn applied(&mut self, _index: LogIndex) {}
-    /// The digest of the state at a multiple of `limits::DIGEST_EVERY`.
-    pub fn digest(&mut self, _index: LogIndex, _value: u64) {}
-
-    /// Whether [`propose`](Cluster::propose) would take something.
-    #[must_use]
-    pub fn can_propose(&self) -> bool {
-        false
-    }
-    /// Appends an entry of ours, if we lead and there is room.
-    pub fn propose(&mut self, _now: Now, _kind: EntryKind, _payload: Blob) -> Option<LogIndex> {
-        None
-    }
-    /// Asks for a position that shows everything committed by now; answered by [`Output::ReadDone`]. `None`: too many wait.
-    pub fn read(&mut self, _now: Now) -> Option<u64> {
-        None
+    pub fn entry(&self, index: LogIndex) -> Option<&Entry> {
+        self.log.get(index)
     }
 
-    /// What this server is.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        Role::Learner
-    }
-    /// Whom this server takes for the leader.
-    #[must_use]
-    pub fn leader(&self) -> Option<ServerId> {
-        None
-    }
     /// The current term.
     #[must_use]
     pub fn term(&self) -> Term {
-        Term(0)
+        self.hard.term
     }
-    /// The index of the entry with which our term as leader began; 0 if we don't lead.
-    #[must_use]
-    pub fn term_start(&self) -> LogIndex {
-        LogIndex(0)
-    }
+
     /// How far the log is known to be committed.
     #[must_use]
     pub fn commit(&self) -> LogIndex {
-        LogIndex(0)
+        self.commit
     }
+
     /// How far our log is durable.
     #[must_use]
     pub fn durable(&self) -> LogIndex {
-        LogIndex(0)
+        self.durability.index()
     }
+
     /// The end of our log.
     #[must_use]
     pub fn last(&self) -> LogPosition {
-        LogPosition::default()
+        self.log.last()
     }
-    /// Whether leadership is being handed over: nothing is proposed meanwhile.
-    #[must_use]
-    pub fn is_transferring(&self) -> bool {
-        false
-    }
-    /// Whether there is a members entry.
-    #[must_use]
-    pub fn formed(&self) -> bool {
-        false
-    }
+
     /// Who we are, for datagrams and handshakes.
     #[must_use]
     pub fn sender(&self) -> Sender {
+        let formed = self.members.as_ref().filter(|_| self.formed());
+        let members = match formed {
+            Some(formed) => members::digest(formed.members.iter().map(|member| (member.id, member.ring))),
+            None => members::configured_digest(&self.config),
+        };
         Sender {
-            cluster: ClusterId(0),
-            members: self.config.servers.len() as u64,
+            cluster: formed.map_or(ClusterId(0), |formed| formed.cluster),
+            members,
             server: self.me,
             directory: self.directory,
             boot: self.boot,
         }
     }
+
     /// Whether this server could lead, as far as disk and state machine go.
-    pub fn set_fit(&mut self, _now: Now, _fit: bool) {}
-    /// Stop in good order: a leader hands over first.
-    pub fn stop(&mut self, _now: Now) {}
-    /// Whether there is nothing left to wait for since [`stop`](Cluster::stop).
-    #[must_use]
-    pub fn stopped(&self, _now: Now) -> bool {
-        true
+    pub fn set_fit(&mut self, now: Now, fit: bool) {
+        self.wake(now);
+        if self.fit != fit {
+            self.fit = fit;
+            self.beat_due = true;
+            self.consider();
+        }
     }
+
     /// The servers to which there is a link.
     pub fn links(&self) -> impl Iterator<Item = ServerId> + '_ {
-        std::iter::empty()
+        self.peers
+            .iter()
+            .filter(|(_, peer)| peer.link.is_some())
+            .map(|(&server, _)| server)
+    }
+
+    fn is_linked(&self, server: ServerId) -> bool {
+        self.peer(server).is_some_and(|peer| peer.link.is_some())
+    }
+
+    /// Whether there is a link to a server, and its directory is the member's.
+    fn is_link_member(&self, server: ServerId) -> bool {
+        let link = self.peer(server).and_then(|peer| peer.link.as_ref());
+        link.is_some_and(|link| self.is_member(server, link.directory))
+    }
+
+    fn linked_members(&self) -> Vec<ServerId> {
+        self.links().filter(|&server| self.is_link_member(server)).collect()
     }
 }

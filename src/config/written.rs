@@ -29,7 +29,7 @@ pub struct Parsed {
 /// If it says what can't be.
 pub fn parse(text: &str, file: &Path) -> Result<Parsed, ConfigError> {
     let checker = Checker { text, file };
-    let written: Written = toml::from_str(text).map_err(|e| checker.unreadable(&e))?;
+    let written: Written = toml::from_str(text).map_err(|e| unreadable(text, file, &e))?;
     checker.check(written)
 }
 
@@ -133,28 +133,12 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn line(&self, span: Option<Range<usize>>) -> Option<usize> {
-        let before = self.text.get(..span?.start)?;
-        Some(before.matches('\n').count() + 1)
-    }
-
     fn error<T>(&self, span: Option<Range<usize>>, text: String) -> Result<T, ConfigError> {
         Err(ConfigError {
             file: self.file.to_path_buf(),
-            line: self.line(span),
+            line: line(self.text, span),
             text,
         })
-    }
-
-    /// What `toml` says, and for a misspelt word the known one that is nearest.
-    fn unreadable(&self, error: &toml::de::Error) -> ConfigError {
-        let message = error.message().trim().replace('\n', " ");
-        let hint = nearest(&message).map(|word| format!("; did you mean `{word}`?"));
-        ConfigError {
-            file: self.file.to_path_buf(),
-            line: self.line(error.span()),
-            text: message + &hint.unwrap_or_default(),
-        }
     }
 
     fn check(&self, written: Written) -> Result<Parsed, ConfigError> {
@@ -499,6 +483,22 @@ impl Checker<'_> {
             }
         }
         Ok(())
+    }
+}
+
+fn line(text: &str, span: Option<Range<usize>>) -> Option<usize> {
+    let before = text.get(..span?.start)?;
+    Some(before.matches('\n').count() + 1)
+}
+
+/// What `toml` says of the text of a file, and for a misspelt word the known one that is nearest.
+pub(crate) fn unreadable(text: &str, file: &Path, error: &toml::de::Error) -> ConfigError {
+    let message = error.message().trim().replace('\n', " ");
+    let hint = nearest(&message).map(|word| format!("; did you mean `{word}`?"));
+    ConfigError {
+        file: file.to_path_buf(),
+        line: line(text, error.span()),
+        text: message + &hint.unwrap_or_default(),
     }
 }
 

@@ -25,6 +25,8 @@ pub mod writer;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod recovery_tests;
+#[cfg(test)]
 mod testing;
 
 pub use crate::cluster::message::{HardState, Record, Recovered};

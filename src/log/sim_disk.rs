@@ -39,6 +39,9 @@ struct State {
     /// What happened to names since their folder was synced.
     name_changes: Vec<NameChange>,
     syncs_to_fail: u32,
+    /// Changes that still happen; then nothing does until the process or the machine is started again.
+    changes_left: Option<u64>,
+    stopped: bool,
     space: Option<u64>,
     syncs: u64,
     bytes_written: u64,
@@ -78,14 +81,14 @@ impl SimDisk {
     /// The process ends, the machine goes on: nothing that was written is lost, and nothing more is durable than before. Faults
     /// that were armed are disarmed.
     pub fn kill(&self) {
-        self.lock().syncs_to_fail = 0;
+        self.lock().disarm();
     }
 
     /// The machine loses power. Each page that isn't durable is lost, kept or torn, each change of a name or size lost or kept.
     /// Handles from before must not be used again.
     pub fn power_cut(&self, rng: &mut Rng) {
         let mut state = self.lock();
-        state.syncs_to_fail = 0;
+        state.disarm();
         for change in std::mem::take(&mut state.name_changes) {
             if rng.chance(50) {
                 change.apply(&mut state.durable_names);
@@ -120,6 +123,12 @@ impl SimDisk {
     /// The next `count` syncs of files or folders fail, and what they should have written is taken for written.
     pub fn fail_syncs(&self, count: u32) {
         self.lock().syncs_to_fail = count;
+    }
+
+    /// After so many more changes (writes, syncs, names) nothing succeeds any more, a write in its middle, until
+    /// [`kill`](SimDisk::kill) or [`power_cut`](SimDisk::power_cut): an end at any point of whatever is running.
+    pub fn stop_after(&self, changes: u64) {
+        self.lock().changes_left = Some(changes);
     }
 
     /// Files may take this much together; `None` is without end.
@@ -206,8 +215,27 @@ impl NameChange {
 }
 
 impl State {
+    fn disarm(&mut self) {
+        self.syncs_to_fail = 0;
+        self.changes_left = None;
+        self.stopped = false;
+    }
+
+    /// Counts a change; an error if it doesn't happen any more.
+    fn begin_change(&mut self) -> io::Result<()> {
+        if let Some(left) = &mut self.changes_left {
+            self.stopped = *left == 0;
+            *left = left.saturating_sub(1);
+        }
+        if self.stopped {
+            return Err(io::Error::other("stopped (simulated)"));
+        }
+        Ok(())
+    }
+
     /// Counts a sync; an error if it was to fail.
     fn begin_sync(&mut self) -> io::Result<()> {
+        self.begin_change()?;
         self.syncs += 1;
         if self.syncs_to_fail > 0 {
             self.syncs_to_fail -= 1;
@@ -216,9 +244,11 @@ impl State {
         Ok(())
     }
 
-    fn change(&mut self, change: NameChange) {
+    fn change(&mut self, change: NameChange) -> io::Result<()> {
+        self.begin_change()?;
         change.clone().apply(&mut self.names);
         self.name_changes.push(change);
+        Ok(())
     }
 
     fn grow(&self, by: u64) -> io::Result<()> {
@@ -325,7 +355,7 @@ impl Disk for SimDisk {
         let inode = state.inodes_made;
         state.inodes_made += 1;
         state.inodes.insert(inode, Inode::default());
-        state.change(NameChange::Created(name.to_owned(), inode));
+        state.change(NameChange::Created(name.to_owned(), inode))?;
         Ok(self.file(inode))
     }
 
@@ -339,8 +369,7 @@ impl Disk for SimDisk {
         if !state.names.contains_key(name) {
             return Err(not_found(name));
         }
-        state.change(NameChange::Removed(name.to_owned()));
-        Ok(())
+        state.change(NameChange::Removed(name.to_owned()))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -348,8 +377,7 @@ impl Disk for SimDisk {
         let Some(inode) = state.names.get(from).copied() else {
             return Err(not_found(from));
         };
-        state.change(NameChange::Renamed(from.to_owned(), to.to_owned(), inode));
-        Ok(())
+        state.change(NameChange::Renamed(from.to_owned(), to.to_owned(), inode))
     }
 
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
@@ -417,6 +445,17 @@ impl DiskFile for SimFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.reserve(offset + bytes.len() as u64)?;
+        let (running, begun) = {
+            let mut state = lock(&self.state);
+            let running = !state.stopped;
+            (running, state.begin_change())
+        };
+        let bytes = match (running, &begun) {
+            (true, Ok(())) => bytes,
+            // This is where it ends: in the middle.
+            (true, Err(_)) => &bytes[..bytes.len() / 2],
+            (false, _) => return begun,
+        };
         lock(&self.state).bytes_written += bytes.len() as u64;
         self.with(|inode| {
             let mut done = 0;
@@ -425,7 +464,8 @@ impl DiskFile for SimFile {
                 done += to - from;
             }
             inode.size = inode.size.max(offset + bytes.len() as u64);
-        })
+        })?;
+        begun
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -449,6 +489,7 @@ impl DiskFile for SimFile {
 
     fn set_size(&self, size: u64) -> io::Result<()> {
         self.reserve(size)?;
+        lock(&self.state).begin_change()?;
         self.with(|inode| {
             if size < inode.size {
                 let first = size / PAGE as u64;
@@ -555,6 +596,21 @@ mod tests {
             disk.contents("a").unwrap()
         };
         assert!((0..20).all(|seed| outcome(seed) == outcome(seed)));
+    }
+
+    #[test]
+    fn an_end_can_come_in_the_middle_of_a_write() {
+        let (disk, file) = written();
+        disk.stop_after(1);
+        file.write_at(&[2; 10], 0).unwrap();
+        assert!(file.write_at(&[3; 10], 100).is_err());
+        assert!(file.write_at(&[4; 10], 200).is_err());
+        assert!(disk.create("b").is_err() && disk.remove("a").is_err() && disk.sync_dir("").is_err());
+        disk.kill();
+        let bytes = disk.contents("a").unwrap();
+        assert_eq!((bytes[0], bytes[104], bytes[105], bytes[200]), (2, 3, 1, 1));
+        file.write_at(&[4; 10], 200).unwrap();
+        disk.create("b").unwrap();
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -79,15 +78,6 @@ impl Logging {
             let _ = wait.recv_timeout(FLUSH_TIMEOUT);
         }
     }
-}
-
-/// The level of that name, in any case.
-///
-/// # Errors
-/// Which names there are.
-pub fn level(text: &str) -> Result<LevelFilter, String> {
-    LevelFilter::from_str(text)
-        .map_err(|_| format!("\"{text}\" is not a log level: use off, error, warn, info, debug or trace"))
 }
 
 fn form() -> simplelog::Config {
@@ -267,12 +257,5 @@ mod tests {
         }
         assert_eq!(jobs.len(), 2);
         assert_eq!(dropped.load(Ordering::Relaxed), 3);
-    }
-
-    #[test]
-    fn levels_are_read_in_any_case() {
-        assert_eq!(level("DEBUG"), Ok(LevelFilter::Debug));
-        assert_eq!(level("Info"), Ok(LevelFilter::Info));
-        assert!(level("loud").unwrap_err().contains("loud"));
     }
 }

@@ -110,12 +110,15 @@ pub(super) struct Parts {
     pub(super) data: DataDir,
 }
 
-/// The parts of the server that a turn's helpers share, and the rest of it, apart.
+/// What a turn's helpers share, borrowed apart from the rest of the server: a method would borrow all of it.
 macro_rules! context {
     ($server:ident) => {
+        context!($server, $server.node.sender())
+    };
+    ($server:ident, $sender:expr) => {
         &mut Context {
             now: $server.now,
-            sender: $server.node.sender(),
+            sender: $sender,
             timers: &mut $server.timers,
             registry: $server.poll.registry(),
             ids: &mut $server.ids,
@@ -180,7 +183,9 @@ impl Server {
         }
         self.accept();
         if !self.disk.is_behind() {
-            self.clients.read(&mut self.node, &mut self.scratch, context!(self));
+            let sender = self.node.sender();
+            self.clients
+                .read(&mut self.node, &mut self.scratch, context!(self, sender));
         }
         self.settle()?;
         Ok(more && !self.is_done())
@@ -331,15 +336,8 @@ impl Server {
         match alarm {
             Alarm::Hello(id) => self.clients.hello_timeout(id, context!(self)),
             Alarm::Linger(id) => {
-                let Server { clients, node, .. } = self;
-                let context = &mut Context {
-                    now: self.now,
-                    sender: node.sender(),
-                    timers: &mut self.timers,
-                    registry: self.poll.registry(),
-                    ids: &mut self.ids,
-                };
-                clients.gone(id, node, context);
+                let sender = self.node.sender();
+                self.clients.gone(id, &mut self.node, context!(self, sender));
             }
             Alarm::Shake(id) => self.peers.shake_timeout(id, context!(self)),
             Alarm::Silence(id) => self.peers.check_silence(id, context!(self)),
@@ -395,7 +393,8 @@ impl Server {
             }
             self.disk.push();
             self.peers.flush(context!(self));
-            self.clients.flush(&mut self.node, context!(self));
+            let sender = self.node.sender();
+            self.clients.flush(&mut self.node, context!(self, sender));
             quiet &= !self.tell_peers_news();
             if quiet {
                 break;

@@ -1,0 +1,732 @@
+//! A small world for the consensus core: servers, links, datagrams and disks in virtual time, and the promises checked at
+//! every step. Processing takes no time, messages and disks take some, and everything is decided by one seed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::cluster::message::{
+    AppendResult, Datagram, Entry, EntryKind, HardState, LogPosition, Message, Record, Recovered,
+};
+use crate::cluster::{Cluster, Output, Role};
+use crate::config::{ChatConfig, Config, Election, LeaderMode, LogConfig, Retention, Routing, ServerConfig, Timing};
+use crate::rng::Rng;
+use crate::types::{AppendId, Blob, Boot, DirectoryId, Level, LogIndex, Now, RingPosition, ServerId, Span, Term, Tick};
+
+/// What can go wrong at random, in percent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Chances {
+    /// A frame is lost although its link lives.
+    pub lose_message: u64,
+    /// A datagram is lost.
+    pub lose_datagram: u64,
+    /// A frame overtakes others.
+    pub reorder: u64,
+}
+
+/// A server's disk: what is durable.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    pub state: HardState,
+    pub log: Vec<(Entry, u32)>,
+}
+
+impl Disk {
+    fn write(&mut self, record: &Record) {
+        match record {
+            Record::State { state, .. } => self.state = *state,
+            Record::Entry { entry, chain, .. } => {
+                self.log.truncate(entry.index.0 as usize - 1);
+                assert_eq!(self.log.len() as u64 + 1, entry.index.0, "a log without gaps");
+                self.log.push((entry.clone(), *chain));
+            }
+        }
+    }
+
+    pub fn entry(&self, index: LogIndex) -> Option<&Entry> {
+        self.log.get(index.0.checked_sub(1)? as usize).map(|(entry, _)| entry)
+    }
+
+    fn recovered(&self) -> Recovered {
+        let mut terms: Vec<(LogIndex, Term)> = Vec::new();
+        for (entry, _) in &self.log {
+            if terms.last().is_none_or(|&(_, term)| term != entry.term) {
+                terms.push((entry.index, entry.term));
+            }
+        }
+        let last = self.log.last();
+        Recovered {
+            state: self.state,
+            last: last.map_or(LogPosition::default(), |(entry, _)| LogPosition {
+                term: entry.term,
+                index: entry.index,
+            }),
+            last_chain: last.map_or(0, |&(_, chain)| chain),
+            terms,
+            members: self.log.first().map(|(entry, _)| entry.clone()),
+        }
+    }
+}
+
+pub struct Server {
+    pub cluster: Option<Cluster>,
+    pub directory: DirectoryId,
+    pub boot: Boot,
+    pub disk: Disk,
+    /// Handed to the disk, not durable yet.
+    unsynced: VecDeque<(AppendId, Vec<Record>)>,
+    next_append: AppendId,
+    hung_until: Tick,
+    /// No append becomes durable before this.
+    stalled_until: Tick,
+    commit_seen: LogIndex,
+    reads: BTreeMap<u64, LogIndex>,
+    pub reads_done: u64,
+}
+
+#[derive(Debug)]
+enum Happening {
+    Message {
+        from: ServerId,
+        to: ServerId,
+        epoch: u64,
+        message: Message,
+    },
+    Datagram {
+        from: ServerId,
+        to: ServerId,
+        directory: DirectoryId,
+        datagram: Datagram,
+    },
+    LinkUp {
+        a: ServerId,
+        b: ServerId,
+    },
+    LinkDown {
+        at: ServerId,
+        other: ServerId,
+        epoch: u64,
+    },
+    Persisted {
+        at: ServerId,
+        boot: Boot,
+        id: AppendId,
+    },
+    Entries {
+        at: ServerId,
+        boot: Boot,
+        follower: ServerId,
+        from: LogIndex,
+        entries: Vec<Entry>,
+    },
+}
+
+pub struct World {
+    pub config: Arc<Config>,
+    pub now: Tick,
+    pub rng: Rng,
+    pub chances: Chances,
+    pub servers: BTreeMap<ServerId, Server>,
+    happenings: BTreeMap<(Tick, u64), Happening>,
+    counter: u64,
+    /// The links that are up, with the number of each.
+    links: BTreeMap<(ServerId, ServerId), u64>,
+    pub cuts: BTreeSet<(ServerId, ServerId)>,
+    /// The last arrival on each direction of each link, so that frames stay in order.
+    arrivals: BTreeMap<(ServerId, ServerId), Tick>,
+    /// Every entry that anybody has said to be committed.
+    pub committed: BTreeMap<LogIndex, Entry>,
+    leaders: BTreeMap<Term, ServerId>,
+    /// Events of all servers, from warnings up also on failure.
+    pub events: Vec<(Tick, ServerId, Level, String)>,
+    pub misconfigured: Vec<(ServerId, String)>,
+}
+
+pub fn id(n: usize) -> ServerId {
+    ServerId::new(&format!("s{n}")).unwrap()
+}
+
+fn pair(a: ServerId, b: ServerId) -> (ServerId, ServerId) {
+    (a.min(b), a.max(b))
+}
+
+pub fn config(servers: usize, election: Election, leader: LeaderMode) -> Config {
+    let server = |n: usize| ServerConfig {
+        id: id(n),
+        ring: RingPosition(n as u16),
+        host: "127.0.0.1".to_owned(),
+        listen: None,
+        client_port: 0,
+        http_port: 0,
+        heartbeat_port: 0,
+        peer_port: 0,
+    };
+    Config {
+        name: "test".to_owned(),
+        secret: None,
+        election,
+        leader,
+        routing: Routing::Forward,
+        timing: Timing {
+            heartbeat_interval: Span::from_ms(100),
+            failure_timeout: Span::from_ms(500),
+            election_timeout: Span::from_ms(500),
+            connect_timeout: Span::from_ms(3000),
+        },
+        multicast: None,
+        interface: None,
+        log: LogConfig {
+            segment_size: 1 << 20,
+            checkpoint_every: 1000,
+            retention: Retention::Forever,
+        },
+        chat: ChatConfig {
+            message_size_max: 1 << 16,
+            session_expiry: Span::from_ms(1000),
+        },
+        servers: (1..=servers).map(server).collect(),
+    }
+}
+
+impl World {
+    pub fn new(config: Config, seed: u64) -> World {
+        let config = Arc::new(config);
+        let server = |n: u64| Server {
+            cluster: None,
+            directory: DirectoryId(100 + n),
+            boot: Boot(0),
+            disk: Disk::default(),
+            unsynced: VecDeque::new(),
+            next_append: AppendId(1),
+            hung_until: Tick(0),
+            stalled_until: Tick(0),
+            commit_seen: LogIndex(0),
+            reads: BTreeMap::new(),
+            reads_done: 0,
+        };
+        World {
+            servers: (1..).zip(&config.servers).map(|(n, s)| (s.id, server(n))).collect(),
+            config,
+            now: Tick::from_ms(1000),
+            rng: Rng::new(seed),
+            chances: Chances::default(),
+            happenings: BTreeMap::new(),
+            counter: 0,
+            links: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            arrivals: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            events: Vec::new(),
+            misconfigured: Vec::new(),
+        }
+    }
+
+    /// All servers started and a leader elected.
+    pub fn formed(servers: usize, election: Election, leader: LeaderMode, seed: u64) -> World {
+        let mut world = World::new(config(servers, election, leader), seed);
+        for n in 1..=servers {
+            world.start(id(n));
+        }
+        world.run_ms(2000);
+        assert!(
+            world.leader().is_some(),
+            "a cluster forms and elects: {:#?}",
+            world.events
+        );
+        world
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            tick: self.now,
+            wall_ms: 0,
+        }
+    }
+
+    pub fn cluster(&self, server: ServerId) -> &Cluster {
+        self.servers[&server].cluster.as_ref().expect("it runs")
+    }
+
+    pub fn is_up(&self, server: ServerId) -> bool {
+        self.servers[&server].cluster.is_some()
+    }
+
+    pub fn ids(&self) -> Vec<ServerId> {
+        self.servers.keys().copied().collect()
+    }
+
+    /// The leader of the highest term.
+    pub fn leader(&self) -> Option<ServerId> {
+        let leads = |server: &&ServerId| self.is_up(**server) && self.cluster(**server).role() == Role::Leader;
+        self.servers
+            .keys()
+            .filter(leads)
+            .max_by_key(|&&server| self.cluster(server).term())
+            .copied()
+    }
+
+    // --- What the test does -----------------------------------------------------------------------
+
+    pub fn try_start(&mut self, server: ServerId) -> Result<(), String> {
+        let seed = self.rng.draw();
+        let (now, config) = (self.now(), self.config.clone());
+        let it = self.servers.get_mut(&server).unwrap();
+        assert!(it.cluster.is_none());
+        it.boot = it.boot.next();
+        it.commit_seen = LogIndex(0);
+        let recovered = it.disk.recovered();
+        it.cluster = Some(Cluster::new(
+            config,
+            server,
+            it.directory,
+            it.boot,
+            recovered,
+            now,
+            seed,
+        )?);
+        self.drain(server);
+        for other in self.ids() {
+            self.connect(server, other);
+        }
+        Ok(())
+    }
+
+    pub fn start(&mut self, server: ServerId) {
+        self.try_start(server).unwrap();
+    }
+
+    fn connect(&mut self, a: ServerId, b: ServerId) {
+        let free = a != b && self.is_up(a) && self.is_up(b) && !self.links.contains_key(&pair(a, b));
+        if free && !self.cuts.contains(&pair(a, b)) {
+            let delay = Span(self.rng.between(200, 3000));
+            self.later(delay, Happening::LinkUp { a, b });
+        }
+    }
+
+    /// The process dies; what wasn't synced is lost, but for a part that the disk may have got.
+    pub fn kill(&mut self, server: ServerId) {
+        let it = self.servers.get_mut(&server).unwrap();
+        it.cluster = None;
+        it.reads.clear();
+        let kept = self.rng.below(it.unsynced.len() as u64 + 1);
+        for (_, records) in it.unsynced.drain(..).take(kept as usize) {
+            records.iter().for_each(|record| it.disk.write(record));
+        }
+        for other in self.ids() {
+            self.reset(server, other);
+        }
+    }
+
+    /// The link is reset; both sides learn of it, and try again a little later.
+    pub fn reset(&mut self, a: ServerId, b: ServerId) {
+        let Some(epoch) = self.links.remove(&pair(a, b)) else {
+            return;
+        };
+        self.arrivals.remove(&(a, b));
+        self.arrivals.remove(&(b, a));
+        for (at, other) in [(a, b), (b, a)] {
+            let delay = Span(self.rng.between(50, 1000));
+            self.later(delay, Happening::LinkDown { at, other, epoch });
+        }
+        self.connect_later(a, b);
+    }
+
+    fn connect_later(&mut self, a: ServerId, b: ServerId) {
+        let delay = Span(self.rng.between(100_000, 200_000));
+        self.later(delay, Happening::LinkUp { a, b });
+    }
+
+    /// Nothing passes between two servers any more.
+    pub fn cut(&mut self, a: ServerId, b: ServerId) {
+        self.cuts.insert(pair(a, b));
+    }
+
+    pub fn heal(&mut self) {
+        for (a, b) in std::mem::take(&mut self.cuts) {
+            self.reset(a, b);
+            self.connect(a, b);
+        }
+    }
+
+    /// The process gets no time; all that comes waits.
+    pub fn hang(&mut self, server: ServerId, span: Span) {
+        self.servers.get_mut(&server).unwrap().hung_until = self.now.after(span);
+    }
+
+    /// The disk stands still.
+    pub fn stall(&mut self, server: ServerId, span: Span) {
+        self.servers.get_mut(&server).unwrap().stalled_until = self.now.after(span);
+    }
+
+    pub fn propose(&mut self, server: ServerId, text: &str) -> Option<LogIndex> {
+        self.act(server, |cluster, now| {
+            cluster.propose(now, EntryKind::Command, Blob::new(text.as_bytes()))
+        })?
+    }
+
+    pub fn read(&mut self, server: ServerId) {
+        let committed = self.committed.keys().next_back().copied().unwrap_or_default();
+        let now = self.now();
+        let it = self.servers.get_mut(&server).unwrap();
+        if self.now < it.hung_until || it.cluster.is_none() {
+            return;
+        }
+        if let Some(token) = it.cluster.as_mut().and_then(|cluster| cluster.read(now)) {
+            it.reads.insert(token, committed);
+        }
+        self.drain(server);
+    }
+
+    /// Calls into a server that runs and doesn't hang, and does what it wants done.
+    pub fn act<T>(&mut self, server: ServerId, call: impl FnOnce(&mut Cluster, Now) -> T) -> Option<T> {
+        let now = self.now();
+        let it = self.servers.get_mut(&server).unwrap();
+        let result = call(it.cluster.as_mut()?, now);
+        self.drain(server);
+        Some(result)
+    }
+
+    // --- Time -------------------------------------------------------------------------------------
+
+    fn later(&mut self, span: Span, happening: Happening) {
+        self.at(self.now.after(span), happening);
+    }
+
+    fn at(&mut self, tick: Tick, happening: Happening) {
+        self.counter += 1;
+        self.happenings.insert((tick, self.counter), happening);
+    }
+
+    pub fn run_ms(&mut self, ms: u64) {
+        let end = self.now.after(Span::from_ms(ms));
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Runs until something holds; the time that it took.
+    pub fn run_until(&mut self, ms_max: u64, mut holds: impl FnMut(&World) -> bool) -> Span {
+        let begin = self.now;
+        let end = begin.after(Span::from_ms(ms_max));
+        while !holds(self) {
+            assert!(self.step(end), "not within {ms_max} ms: {:#?}", self.events);
+        }
+        self.now.since(begin)
+    }
+
+    fn step(&mut self, end: Tick) -> bool {
+        let happening = self.happenings.first_key_value().map(|(&(tick, _), _)| tick);
+        let timer = self
+            .servers
+            .iter()
+            .filter_map(|(&server, it)| {
+                let deadline = it.cluster.as_ref()?.deadline()?;
+                Some((deadline.max(it.hung_until).max(self.now), server))
+            })
+            .min();
+        match (happening, timer) {
+            (Some(tick), timer) if tick <= end && timer.is_none_or(|(deadline, _)| tick <= deadline) => {
+                self.now = tick.max(self.now);
+                if let Some((_, happening)) = self.happenings.pop_first() {
+                    self.happen(happening);
+                }
+                true
+            }
+            (_, Some((deadline, server))) if deadline <= end => {
+                self.now = deadline;
+                self.act(server, |cluster, now| cluster.timer(now));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        let hung = |world: &World, server: ServerId| {
+            let until = world.servers[&server].hung_until;
+            (until > world.now).then_some(until)
+        };
+        match happening {
+            Happening::LinkUp { a, b } => {
+                let free = self.is_up(a) && self.is_up(b) && !self.links.contains_key(&pair(a, b));
+                if !free {
+                    return;
+                }
+                if self.cuts.contains(&pair(a, b)) || hung(self, a).is_some() || hung(self, b).is_some() {
+                    self.connect_later(a, b);
+                    return;
+                }
+                self.counter += 1;
+                self.links.insert(pair(a, b), self.counter);
+                for (at, other) in [(a, b), (b, a)] {
+                    let (directory, boot) = (self.servers[&other].directory, self.servers[&other].boot);
+                    self.act(at, |cluster, now| cluster.link_up(now, other, directory, boot));
+                }
+            }
+            Happening::LinkDown { at, other, epoch } => {
+                if let Some(until) = hung(self, at) {
+                    self.at(until, Happening::LinkDown { at, other, epoch });
+                } else if self.links.get(&pair(at, other)).is_none_or(|&link| link == epoch) {
+                    self.act(at, |cluster, now| cluster.link_down(now, other));
+                }
+            }
+            Happening::Message {
+                from,
+                to,
+                epoch,
+                message,
+            } => {
+                if self.links.get(&pair(from, to)) != Some(&epoch) || self.cuts.contains(&pair(from, to)) {
+                    return;
+                }
+                if let Some(until) = hung(self, to) {
+                    self.at(
+                        until,
+                        Happening::Message {
+                            from,
+                            to,
+                            epoch,
+                            message,
+                        },
+                    );
+                    return;
+                }
+                self.act(to, |cluster, now| cluster.message(now, from, message));
+            }
+            Happening::Datagram {
+                from,
+                to,
+                directory,
+                datagram,
+            } => {
+                if let Some(until) = hung(self, to) {
+                    self.at(
+                        until,
+                        Happening::Datagram {
+                            from,
+                            to,
+                            directory,
+                            datagram,
+                        },
+                    );
+                } else if !self.cuts.contains(&pair(from, to)) {
+                    self.act(to, |cluster, now| cluster.datagram(now, from, directory, datagram));
+                }
+            }
+            Happening::Persisted { at, boot, id } => {
+                let it = self.servers.get_mut(&at).unwrap();
+                if it.boot != boot || it.cluster.is_none() {
+                    return;
+                }
+                let wait = it.stalled_until.max(it.hung_until);
+                if wait > self.now {
+                    self.at(wait, Happening::Persisted { at, boot, id });
+                    return;
+                }
+                while it.unsynced.front().is_some_and(|&(first, _)| first <= id) {
+                    let (_, records) = it.unsynced.pop_front().unwrap();
+                    records.iter().for_each(|record| it.disk.write(record));
+                }
+                self.act(at, |cluster, now| cluster.persisted(now, id));
+            }
+            Happening::Entries {
+                at,
+                boot,
+                follower,
+                from,
+                entries,
+            } => {
+                if self.servers[&at].boot == boot {
+                    self.act(at, |cluster, now| cluster.entries_read(now, follower, from, entries));
+                }
+            }
+        }
+    }
+
+    // --- What a server wants ----------------------------------------------------------------------
+
+    fn drain(&mut self, server: ServerId) {
+        let mut records = Vec::new();
+        while let Some(output) = self.servers.get_mut(&server).and_then(|it| it.cluster.as_mut()?.poll()) {
+            match output {
+                Output::Record(record) => records.push(record),
+                Output::Send(to, message) => self.send(server, to, message),
+                Output::Datagram(datagram) => self.multicast(server, &datagram),
+                Output::ReadEntries {
+                    follower,
+                    from,
+                    to,
+                    bytes_max,
+                } => {
+                    assert!(from <= to && bytes_max > 0);
+                    let it = &self.servers[&server];
+                    let entries = (from.0..=to.0.min(from.0 + 20)).map_while(|at| it.disk.entry(LogIndex(at)).cloned());
+                    let (entries, boot) = (entries.collect(), it.boot);
+                    let delay = Span(self.rng.between(50, 2000));
+                    self.later(
+                        delay,
+                        Happening::Entries {
+                            at: server,
+                            boot,
+                            follower,
+                            from,
+                            entries,
+                        },
+                    );
+                }
+                Output::ReadDone { token, index } => {
+                    let it = self.servers.get_mut(&server).unwrap();
+                    let asked = it.reads.remove(&token).expect("a read is answered once");
+                    if let Some(index) = index {
+                        it.reads_done += 1;
+                        assert!(
+                            index >= asked,
+                            "{server} answers {index} from the past, {asked} was committed"
+                        );
+                    }
+                }
+                Output::LeaderChanged => {}
+                Output::Event { level, text } => self.events.push((self.now, server, level, text)),
+                Output::Misconfigured(text) => self.misconfigured.push((server, text)),
+            }
+        }
+        self.persist(server, records);
+        self.check(server);
+    }
+
+    fn persist(&mut self, server: ServerId, records: Vec<Record>) {
+        if records.is_empty() {
+            return;
+        }
+        let delay = Span(self.rng.between(100, 2000));
+        let it = self.servers.get_mut(&server).unwrap();
+        let (boot, id) = (it.boot, it.next_append);
+        it.next_append = id.next();
+        it.unsynced.push_back((id, records));
+        it.cluster.as_mut().unwrap().appended(id);
+        self.later(delay, Happening::Persisted { at: server, boot, id });
+    }
+
+    fn send(&mut self, from: ServerId, to: ServerId, message: Message) {
+        let disk = &self.servers[&from].disk;
+        match &message {
+            Message::VoteAnswer {
+                term, granted: true, ..
+            } => {
+                let promised = (*term, Some((to, self.servers[&to].directory)));
+                assert_eq!(
+                    (disk.state.term, disk.state.vote),
+                    promised,
+                    "{from} answers with a vote that isn't durable"
+                );
+            }
+            Message::AppendAnswer {
+                result: AppendResult::Matched { durable, received },
+                ..
+            } => {
+                assert!(durable <= received);
+                assert!(
+                    durable.0 as usize <= disk.log.len(),
+                    "{from} claims more than is on its disk"
+                );
+            }
+            _ => {}
+        }
+        let Some(&epoch) = self.links.get(&pair(from, to)) else {
+            return;
+        };
+        if self.rng.chance(self.chances.lose_message) {
+            return;
+        }
+        let mut arrival = self.now.after(Span(self.rng.between(50, 500)));
+        if self.rng.chance(self.chances.reorder) {
+            arrival = arrival.after(Span(self.rng.between(0, 20_000)));
+        } else {
+            let last = self.arrivals.entry((from, to)).or_default();
+            arrival = arrival.max(*last);
+            *last = arrival;
+        }
+        self.at(
+            arrival,
+            Happening::Message {
+                from,
+                to,
+                epoch,
+                message,
+            },
+        );
+    }
+
+    fn multicast(&mut self, from: ServerId, datagram: &Datagram) {
+        let directory = self.servers[&from].directory;
+        for to in self.ids() {
+            if to != from && self.is_up(to) && !self.rng.chance(self.chances.lose_datagram) {
+                let delay = Span(self.rng.between(50, 500));
+                let datagram = datagram.clone();
+                self.later(
+                    delay,
+                    Happening::Datagram {
+                        from,
+                        to,
+                        directory,
+                        datagram,
+                    },
+                );
+            }
+        }
+    }
+
+    // --- The promises -----------------------------------------------------------------------------
+
+    fn check(&mut self, server: ServerId) {
+        let it = &self.servers[&server];
+        let cluster = it.cluster.as_ref().unwrap();
+        if cluster.role() == Role::Leader {
+            let leader = *self.leaders.entry(cluster.term()).or_insert(server);
+            assert_eq!(leader, server, "two leaders in term {}", cluster.term());
+        }
+        let (commit, seen) = (cluster.commit(), it.commit_seen);
+        assert!(commit >= seen, "commit went back at {server}");
+        assert!(cluster.durable() <= cluster.last().index && cluster.durable().0 as usize <= it.disk.log.len());
+        for index in (seen.0 + 1..=commit.0).map(LogIndex) {
+            let entry = cluster
+                .entry(index)
+                .or(it.disk.entry(index))
+                .expect("what is committed is held")
+                .clone();
+            match self.committed.get(&index) {
+                Some(known) => assert_eq!(*known, entry, "{server} has something else committed at {index}"),
+                None => {
+                    let held = self
+                        .servers
+                        .values()
+                        .filter(|it| it.disk.entry(index) == Some(&entry))
+                        .count();
+                    let needed = if index.0 == 1 { 1 } else { self.servers.len() / 2 + 1 };
+                    assert!(held >= needed, "{index} is committed and on {held} disks only");
+                    self.committed.insert(index, entry);
+                }
+            }
+        }
+        let it = self.servers.get_mut(&server).unwrap();
+        it.commit_seen = commit;
+        it.cluster.as_mut().unwrap().applied(commit);
+    }
+
+    /// All that run have the same log, to its end.
+    pub fn check_same_logs(&self) {
+        let logs: Vec<_> = self
+            .servers
+            .values()
+            .filter(|it| it.cluster.is_some())
+            .map(|it| &it.disk.log)
+            .collect();
+        assert!(
+            logs.windows(2).all(|pair| pair[0] == pair[1]),
+            "the logs differ in the end"
+        );
+    }
+
+    pub fn said(&self, text: &str) -> bool {
+        self.events.iter().any(|(_, _, _, said)| said.contains(text))
+    }
+}

@@ -1,0 +1,157 @@
+//! Faults by seed, then peace: whatever happens, nothing committed is lost or changed, and in the end everybody agrees.
+
+use super::harness::{Chances, World, id};
+use crate::cluster::Role;
+use crate::config::{Election, LeaderMode};
+use crate::types::Span;
+
+/// One history of faults. What fails names the seed.
+fn history(servers: usize, election: Election, seed: u64) {
+    let leader = if seed % 2 == 0 {
+        LeaderMode::Preferred
+    } else {
+        LeaderMode::Sticky
+    };
+    let mut world = World::formed(servers, election, leader, seed);
+    world.chances = match seed % 4 {
+        0 => Chances::default(),
+        1 => Chances {
+            lose_message: 2,
+            lose_datagram: 20,
+            reorder: 2,
+        },
+        2 => Chances {
+            lose_message: 0,
+            lose_datagram: 100,
+            reorder: 0,
+        },
+        _ => Chances {
+            lose_message: 10,
+            lose_datagram: 50,
+            reorder: 20,
+        },
+    };
+    let mut said = 0;
+    for _ in 0..150 {
+        let mut pick = |world: &mut World| id(1 + world.rng.below(servers as u64) as usize);
+        let (one, other) = (pick(&mut world), pick(&mut world));
+        match world.rng.below(20) {
+            0 | 1 if world.is_up(one) => world.kill(one),
+            2..=5 => {
+                let down: Vec<_> = world.ids().into_iter().filter(|&server| !world.is_up(server)).collect();
+                if let Some(&server) = world.rng.pick(&down) {
+                    world.start(server);
+                }
+            }
+            6 if one != other => world.cut(one, other),
+            7 | 8 => world.heal(),
+            9 => world.reset(one, other),
+            10 => {
+                let span = Span::from_ms(world.rng.between(1, 1500));
+                world.hang(one, span);
+            }
+            11 => {
+                let span = Span::from_ms(world.rng.between(1, 1500));
+                world.stall(one, span);
+            }
+            _ => {}
+        }
+        for _ in 0..world.rng.below(6) {
+            said += 1;
+            let to = if world.rng.chance(70) {
+                world.leader().unwrap_or(one)
+            } else {
+                one
+            };
+            if world.is_up(to) {
+                world.propose(to, &format!("{said}"));
+                world.read(other);
+            }
+            let ms = world.rng.below(3);
+            world.run_ms(ms);
+        }
+        let ms = if world.rng.chance(20) {
+            world.rng.below(2500)
+        } else {
+            world.rng.below(120)
+        };
+        world.run_ms(ms);
+    }
+    world.chances = Chances {
+        lose_datagram: world.chances.lose_datagram,
+        ..Chances::default()
+    };
+    world.heal();
+    for server in world.ids() {
+        if !world.is_up(server) {
+            world.start(server);
+        }
+    }
+    world.run_ms(6000);
+    let leader = world
+        .leader()
+        .unwrap_or_else(|| panic!("no leader after peace: {:#?}", tail(&world)));
+    let last = world.propose(leader, "peace");
+    world.run_ms(1000);
+    let Some(last) = last.filter(|last| world.committed.contains_key(last)) else {
+        panic!("nothing is committed after peace: {:#?}", tail(&world));
+    };
+    for server in world.ids() {
+        assert_eq!(world.cluster(server).leader(), Some(leader), "{:#?}", tail(&world));
+        assert!(world.cluster(server).commit() >= last);
+        assert_ne!(world.cluster(server).role(), Role::Learner);
+    }
+    world.check_same_logs();
+    let wrong = ["differ", "claims", "makes no sense", "another cluster"];
+    assert!(!wrong.iter().any(|wrong| world.said(wrong)), "{:#?}", world.events);
+    if leader != id(servers) {
+        assert_ne!(
+            seed % 2,
+            0,
+            "with datagrams, the preferred server leads in the end: {:#?}",
+            tail(&world)
+        );
+    }
+}
+
+fn tail(world: &World) -> Vec<String> {
+    let from = world.events.len().saturating_sub(60);
+    let line = |(tick, server, level, text): &(_, _, _, String)| format!("{tick:?} {server} {level:?} {text}");
+    world.events[from..].iter().map(line).collect()
+}
+
+fn histories(servers: usize, election: Election, seeds: std::ops::Range<u64>) {
+    let seeds = match std::env::var("CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => seeds,
+    };
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| history(servers, election, seed));
+        assert!(run.is_ok(), "failed with CLUSTER_SEED={seed}");
+    }
+}
+
+#[test]
+fn nothing_committed_is_lost_by_one_server() {
+    histories(1, Election::Highest, 0..4);
+}
+
+#[test]
+fn nothing_committed_is_lost_by_three_servers() {
+    histories(3, Election::Highest, 0..24);
+}
+
+#[test]
+fn nothing_committed_is_lost_by_three_servers_with_a_ring_election() {
+    histories(3, Election::Lcr, 100..116);
+}
+
+#[test]
+fn nothing_committed_is_lost_by_five_servers() {
+    histories(5, Election::Highest, 200..212);
+}
+
+#[test]
+fn nothing_committed_is_lost_by_five_servers_with_a_ring_election() {
+    histories(5, Election::Lcr, 300..308);
+}
