@@ -21,5 +21,6 @@ pub mod report;
 pub mod servers;
 pub mod session;
 pub mod settings;
+pub mod socket;
 pub mod subscription;
 pub mod time;

@@ -33,7 +33,7 @@ fn history(servers: usize, election: Election, seed: u64) {
     };
     let mut said = 0;
     for _ in 0..150 {
-        let mut pick = |world: &mut World| id(1 + world.rng.below(servers as u64) as usize);
+        let pick = |world: &mut World| id(1 + world.rng.below(servers as u64) as usize);
         let (one, other) = (pick(&mut world), pick(&mut world));
         match world.rng.below(20) {
             0 | 1 if world.is_up(one) => world.kill(one),
