@@ -18,6 +18,8 @@ struct World {
     disk: SimDisk,
     segment_size: u64,
     history: Vec<Record>,
+    /// What the history comes to.
+    model: Model,
     /// So many of the history must survive.
     durable: usize,
     /// The highest commit position handed over.
@@ -36,6 +38,7 @@ impl World {
             segment_size: 4096 * rng.between(2, 10),
             rng,
             history: Vec::new(),
+            model: Model::default(),
             durable: 0,
             commit: LogIndex(0),
             commit_durable: LogIndex(0),
@@ -134,7 +137,7 @@ impl World {
     }
 
     fn make_append(&mut self) -> Append {
-        let mut model = Model::of(&self.history);
+        let model = &mut self.model;
         let mut records = Vec::new();
         for _ in 0..self.rng.between(1, 5) {
             let last = model.entries.len() as u64;
@@ -191,8 +194,8 @@ impl World {
             panic!("found {found:?}, durable was {:?}", self.durable_state());
         };
         self.history.truncate(kept);
-        let model = Model::of(&self.history);
-        assert_eq!(read_all(&mut opened.reader), model.entries);
+        self.model = Model::of(&self.history);
+        assert_eq!(read_all(&mut opened.reader), self.model.entries);
         let least = self.commit_durable.min(found.last.index);
         assert!(
             least <= commit && commit <= self.commit,

@@ -244,3 +244,117 @@ impl Identity {
         (identity.to_text() == text && identity.directory.0 != 0).then_some(identity)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::sim_disk::SimDisk;
+    use crate::rng::Rng;
+
+    fn server(id: &str) -> ServerId {
+        ServerId::new(id).unwrap()
+    }
+
+    #[test]
+    fn a_directory_keeps_its_id_and_counts_its_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data/server1");
+        let first = DataDir::open(&path, server("server1")).unwrap();
+        assert_eq!(first.boot, Boot(1));
+        let directory = first.directory;
+        assert_ne!(directory, DirectoryId(0));
+        assert_eq!(first.disk().list("").unwrap(), ["identity", "lock"]);
+        drop(first);
+        let second = DataDir::open(&path, server("server1")).unwrap();
+        assert_eq!((second.directory, second.boot), (directory, Boot(2)));
+        let other = DataDir::open(&folder.path().join("data/server2"), server("server2")).unwrap();
+        assert_ne!(other.directory, directory);
+    }
+
+    #[test]
+    fn a_directory_is_used_by_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDir::open(folder.path(), server("server1")).unwrap();
+        match DataDir::open(folder.path(), server("server1")) {
+            Err(error @ DirError::Taken { .. }) => {
+                let text = error.to_string();
+                assert!(text.contains(&folder.path().display().to_string()) && text.contains("another syncnetd"));
+            }
+            other => panic!("{other:?}"),
+        }
+        drop(first);
+        assert_eq!(DataDir::open(folder.path(), server("server1")).unwrap().boot, Boot(2));
+    }
+
+    #[test]
+    fn a_directory_of_another_server_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataDir::open(folder.path(), server("server1")).unwrap());
+        let error = DataDir::open(folder.path(), server("server2")).unwrap_err();
+        assert!(matches!(error, DirError::OtherServer { .. }));
+        assert!(error.to_string().contains("belongs to server server1"), "{error}");
+    }
+
+    #[test]
+    fn every_change_of_the_identity_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataDir::open(folder.path(), server("server1")).unwrap());
+        let name = folder.path().join(IDENTITY);
+        let good = std::fs::read(&name).unwrap();
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&name, &bytes).unwrap();
+            let error = DataDir::open(folder.path(), server("server1")).unwrap_err();
+            assert!(error.to_string().starts_with("damaged: "), "byte {at}: {error}");
+        }
+        std::fs::write(&name, b"").unwrap();
+        assert!(DataDir::open(folder.path(), server("server1")).is_err());
+        std::fs::write(&name, &good).unwrap();
+        assert_eq!(DataDir::open(folder.path(), server("server1")).unwrap().boot, Boot(2));
+    }
+
+    #[test]
+    fn a_log_without_an_identity_gets_no_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = DataDir::open(folder.path(), server("server1")).unwrap();
+        opened.disk().create_folder(FOLDER).unwrap();
+        opened.disk().create(&segment::file_name(crate::types::Lsn(0))).unwrap();
+        drop(opened);
+        std::fs::remove_file(folder.path().join(IDENTITY)).unwrap();
+        let error = DataDir::open(folder.path(), server("server1")).unwrap_err();
+        assert!(matches!(error, DirError::Damaged { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_directory_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, b"").unwrap();
+        let error = DataDir::open(&path.join("data"), server("server1")).unwrap_err();
+        assert!(error.to_string().contains("file/data"), "{error}");
+    }
+
+    #[test]
+    fn no_end_at_any_point_loses_the_identity_or_a_boot() {
+        for seed in 0..200 {
+            let (disk, mut rng) = (SimDisk::new(), Rng::new(seed));
+            let mut last: Option<(DirectoryId, Boot)> = None;
+            for _ in 0..8 {
+                disk.stop_after(rng.below(8));
+                match open_identity(&disk, Path::new("data"), server("server1")) {
+                    Ok((directory, boot)) => {
+                        if let Some((known, before)) = last {
+                            assert_eq!(directory, known);
+                            assert!(boot > before, "seed {seed}");
+                        }
+                        last = Some((directory, boot));
+                    }
+                    Err(DirError::Io { .. }) => {}
+                    Err(other) => panic!("{other}"),
+                }
+                disk.power_cut(&mut rng);
+            }
+        }
+    }
+}

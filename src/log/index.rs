@@ -72,7 +72,7 @@ impl EntryIndex {
         let Some(at) = from.0.checked_sub(entries.first.0) else {
             return Vec::new();
         };
-        let wanted = (to.0 + 1).saturating_sub(from.0).min(count as u64) as usize;
+        let wanted = to.0.saturating_add(1).saturating_sub(from.0).min(count as u64) as usize;
         let at = usize::try_from(at).unwrap_or(usize::MAX);
         let places = entries.places.iter_from(at).take(wanted);
         places.map(|place| Lsn(place * ALIGNMENT)).collect()

@@ -4,6 +4,9 @@
 //!
 //! Everything that touches files goes through [`disk::Disk`], so that the simulator runs this code on simulated disks; the
 //! threads of [`worker`] are thin shells around [`Log`](writer::Log) and [`Reader`](reader::Reader).
+//!
+//! To be read in this order: [`record`] and [`payload`] (the format), [`segment`], [`writer`], [`recovery`] (what counts after a
+//! crash, and why), [`index`], [`rooms`] and [`reader`], [`prewrite`], [`worker`]; [`directory`] is the data directory as a whole.
 
 pub mod directory;
 pub mod disk;

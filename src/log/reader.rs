@@ -250,3 +250,199 @@ fn unreadable(segment: Segment, wanted: &Wanted) -> io::Error {
     );
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::ReadFrom;
+    use crate::log::segment::file_name;
+    use crate::log::sim_disk::SimDisk;
+    use crate::log::testing::{Bench, ROOT, read_all};
+    use crate::rng::Rng;
+    use crate::types::{Position, RoomId, Seq};
+
+    const ROOM: RoomId = RoomId(1);
+
+    fn entries(from: u64, to: u64, bytes_max: usize) -> ReadRequest {
+        ReadRequest::Entries {
+            token: 9,
+            group: ROOT,
+            from: LogIndex(from),
+            to: LogIndex(to),
+            bytes_max,
+        }
+    }
+
+    fn items(room: RoomId, from: ReadFrom, bytes_max: usize) -> ReadRequest {
+        ReadRequest::Items {
+            token: 9,
+            room,
+            from,
+            bytes_max,
+        }
+    }
+
+    fn indexes(answer: &ReadAnswer) -> Vec<u64> {
+        match answer {
+            ReadAnswer::Entries { entries, .. } => entries.iter().map(|entry| entry.index.0).collect(),
+            ReadAnswer::Items { items, .. } => items.iter().map(|(_, _, entry)| entry.index.0).collect(),
+        }
+    }
+
+    /// Many entries of all lengths in several segments.
+    fn bench() -> Bench<SimDisk> {
+        let (mut bench, mut rng) = (Bench::new(), Rng::new(3));
+        for _ in 0..150 {
+            let length = if rng.chance(5) { 8000 } else { rng.below(400) as usize };
+            bench.say(&["x".repeat(length).as_str(), "short"]);
+        }
+        bench
+    }
+
+    #[test]
+    fn every_range_is_answered_within_its_bounds() {
+        let (mut bench, mut rng) = (bench(), Rng::new(4));
+        let all = bench.model.entries.clone();
+        for _ in 0..500 {
+            let (from, to) = (rng.between(1, 300), rng.between(1, 400));
+            let bytes_max = rng.below(20_000) as usize;
+            let answer = bench.reader.read(&entries(from, to, bytes_max)).unwrap();
+            let ReadAnswer::Entries { token: 9, entries, .. } = answer else {
+                panic!("{answer:?}");
+            };
+            let wanted = all.get(from as usize - 1..(to as usize).min(all.len())).unwrap_or(&[]);
+            assert_eq!(entries, wanted[..entries.len()]);
+            let bytes: usize = entries.iter().map(|entry| entry.payload.len()).sum();
+            assert!(bytes <= bytes_max || entries.len() == 1);
+            match wanted.get(entries.len()) {
+                Some(next) => assert!(
+                    !entries.is_empty() && bytes + next.payload.len() > bytes_max.min(READ_BYTES_MAX)
+                        || bytes >= bytes_max
+                ),
+                None => assert_eq!(entries.len(), wanted.len()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_empty_answer() {
+        let mut bench = bench();
+        for request in [
+            entries(301, 310, 100),
+            entries(0, 10, 100),
+            entries(20, 10, 100),
+            entries(u64::MAX, u64::MAX, 1),
+        ] {
+            assert!(indexes(&bench.reader.read(&request).unwrap()).is_empty(), "{request:?}");
+        }
+        let unknown = bench
+            .reader
+            .read(&items(RoomId(8), ReadFrom::AfterSeq(Seq(4)), 100))
+            .unwrap();
+        let nothing = ReadAnswer::Items {
+            token: 9,
+            room: RoomId(8),
+            start: Position(1),
+            items: Vec::new(),
+        };
+        assert_eq!(unknown, nothing);
+    }
+
+    #[test]
+    fn only_what_is_written_is_served() {
+        let mut bench = Bench::new();
+        let record = bench.model.say(b"one");
+        bench.append(vec![record], 0);
+        assert!(read_all(&mut bench.reader).is_empty());
+        bench.log.flush().unwrap();
+        assert_eq!(read_all(&mut bench.reader), bench.model.entries);
+    }
+
+    #[test]
+    fn a_room_is_read_by_position_and_by_number() {
+        let mut bench = bench();
+        // Every third entry is an item of the room, every second of these a message.
+        let refs: Vec<ItemRef> = (1..=100)
+            .map(|position| ItemRef {
+                room: ROOM,
+                position: Position(position),
+                seq: Seq(if position % 2 == 0 { position / 2 } else { 0 }),
+                group: ROOT,
+                index: LogIndex(position * 3),
+            })
+            .collect();
+        bench.reader.index(&refs[..60]);
+        bench.reader.index(&refs[40..]);
+        let mut next = Position(1);
+        let mut seen = Vec::new();
+        loop {
+            let answer = bench.reader.read(&items(ROOM, ReadFrom::Position(next), 3000)).unwrap();
+            let ReadAnswer::Items { start, items, .. } = answer else {
+                panic!("{answer:?}");
+            };
+            assert_eq!(start, next);
+            let Some((last, _, _)) = items.last() else { break };
+            next = last.next();
+            seen.extend(items);
+        }
+        assert_eq!((next, seen.len()), (Position(101), 100));
+        for (item, (position, seq, entry)) in refs.iter().zip(&seen) {
+            assert_eq!((item.position, item.seq, item.index), (*position, *seq, entry.index));
+            assert_eq!(*entry, bench.model.entries[item.index.0 as usize - 1]);
+        }
+        let after = bench
+            .reader
+            .read(&items(ROOM, ReadFrom::AfterSeq(Seq(49)), 1 << 20))
+            .unwrap();
+        assert_eq!(indexes(&after), [297, 300]);
+    }
+
+    #[test]
+    fn items_end_where_their_entries_are_not_written_yet() {
+        let mut bench = bench();
+        let item = |position, index| ItemRef {
+            room: ROOM,
+            position: Position(position),
+            seq: Seq(position),
+            group: ROOT,
+            index: LogIndex(index),
+        };
+        bench.reader.index(&[item(1, 299), item(2, 300), item(3, 301)]);
+        let answer = bench
+            .reader
+            .read(&items(ROOM, ReadFrom::AfterSeq(Seq(0)), 1 << 20))
+            .unwrap();
+        assert_eq!(indexes(&answer), [299, 300]);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_named() {
+        let mut bench = bench();
+        let lsn = bench.reader.entries.read().find(ROOT, LogIndex(200)).unwrap();
+        let segment = bench.reader.entries.read().segment_of(lsn).unwrap();
+        assert!(segment.base > Lsn(0));
+        let offset = lsn.0 - segment.base.0;
+        bench.disk.flip_bit(&segment.file(), offset + 65, 1);
+        let error = bench.reader.read(&entries(190, 210, 1 << 20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let begin = format!("damaged: {} at offset {offset}: ", file_name(segment.base));
+        assert!(error.to_string().starts_with(&begin), "{error}");
+        // Its neighbours can be read.
+        assert_eq!(
+            indexes(&bench.reader.read(&entries(198, 199, 1 << 20)).unwrap()),
+            [198, 199]
+        );
+    }
+
+    #[test]
+    fn many_segments_are_read_with_few_open_files() {
+        let mut bench = Bench::new();
+        let long = "x".repeat(9000);
+        for _ in 0..2 * READ_FILES_MAX + 5 {
+            bench.say(&[&long]);
+        }
+        assert_eq!(read_all(&mut bench.reader), bench.model.entries);
+        assert_eq!(read_all(&mut bench.reader), bench.model.entries);
+        assert_eq!(bench.reader.files.len(), READ_FILES_MAX);
+    }
+}

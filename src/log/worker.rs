@@ -215,3 +215,151 @@ fn prewrite<D: Disk>(prewriter: &Prewriter<D>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::disk::RealDisk;
+    use crate::log::record::{self, Kind, Parsed};
+    use crate::log::segment::file_name;
+    use crate::log::sim_disk::SimDisk;
+    use crate::log::testing::{DIRECTORY, Model, ROOT, read_all, try_open};
+    use crate::types::{LogIndex, Lsn};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    fn start<D: Disk>(disk: &D) -> (Workers, Arc<AtomicU64>) {
+        let opened = try_open(disk).unwrap();
+        let wakes = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&wakes);
+        let notify = Arc::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        (spawn(opened.log, opened.reader, notify).unwrap(), wakes)
+    }
+
+    fn append(id: u64, model: &mut Model, texts: usize) -> Append {
+        Append {
+            id: AppendId(id),
+            records: (0..texts).map(|_| model.say(format!("text {id}").as_bytes())).collect(),
+            commits: Vec::new(),
+            sync: true,
+        }
+    }
+
+    fn entries(from: u64) -> ReaderJob {
+        ReaderJob::Read(ReadRequest::Entries {
+            token: 5,
+            group: ROOT,
+            from: LogIndex(from),
+            to: LogIndex(from + 1000),
+            bytes_max: 10_000,
+        })
+    }
+
+    #[test]
+    fn appends_are_persisted_in_order_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(folder.path());
+        let (workers, wakes) = start(&disk);
+        let (mut model, mut persisted) = (Model::default(), 0);
+        for id in 1..=500 {
+            workers.appends.send(append(id, &mut model, 3)).unwrap();
+        }
+        while persisted < 500 {
+            match workers.answers.recv().unwrap() {
+                Answer::Persisted(id) => {
+                    assert!(id.0 > persisted);
+                    persisted = id.0;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        workers.reads.send(entries(1000)).unwrap();
+        match workers.answers.recv().unwrap() {
+            Answer::Read(ReadAnswer::Entries { token: 5, entries, .. }) => assert_eq!(entries, model.entries[999..]),
+            other => panic!("{other:?}"),
+        }
+        assert!(workers.stop().is_empty());
+        assert!(wakes.load(Ordering::SeqCst) >= 2);
+        let mut opened = try_open(&disk).unwrap();
+        assert_eq!(read_all(&mut opened.reader), model.entries);
+    }
+
+    #[test]
+    fn an_orderly_end_writes_seals_and_syncs_what_was_handed_over() {
+        let disk = SimDisk::new();
+        let (workers, _) = start(&disk);
+        let mut model = Model::default();
+        for id in 1..=20 {
+            workers.appends.send(append(id, &mut model, 1)).unwrap();
+        }
+        let left = workers.stop();
+        assert_eq!(left.last(), Some(&Answer::Persisted(AppendId(20))));
+        disk.power_cut(&mut crate::rng::Rng::new(1));
+        let opened = try_open(&disk).unwrap();
+        assert_eq!(opened.groups[0].1, model.recovered(LogIndex(0)));
+        assert!(!opened.log.wants_seal());
+        assert_eq!(opened.report.cut_bytes, 0);
+    }
+
+    #[test]
+    fn a_writer_without_work_seals() {
+        let disk = SimDisk::new();
+        let (workers, _) = start(&disk);
+        workers.appends.send(append(1, &mut Model::default(), 1)).unwrap();
+        assert_eq!(workers.answers.recv().unwrap(), Answer::Persisted(AppendId(1)));
+        // Nothing is handed over any more. The seal comes, whenever that is.
+        while kinds(&disk)[2..] != [Kind::Entry, Kind::Seal] {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(workers.stop().is_empty());
+        assert_eq!(kinds(&disk).len(), 4, "one seal is enough");
+    }
+
+    /// The kinds of the records of the first segment.
+    fn kinds(disk: &SimDisk) -> Vec<Kind> {
+        let bytes = disk.contents(&file_name(Lsn(0))).unwrap();
+        let (mut kinds, mut at) = (Vec::new(), 0);
+        while let Parsed::Record(header, _, size) = record::parse(&bytes[at..], Lsn(at as u64), DIRECTORY) {
+            kinds.push(header.kind);
+            at += size;
+        }
+        kinds
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_reported_once_and_nothing_is_taken_after() {
+        let disk = SimDisk::new();
+        let (workers, _) = start(&disk);
+        disk.fail_syncs(u32::MAX);
+        let mut model = Model::default();
+        workers.appends.send(append(1, &mut model, 1)).unwrap();
+        match workers.answers.recv().unwrap() {
+            Answer::Failed { what } => assert!(what.contains("input/output error"), "{what}"),
+            other => panic!("{other:?}"),
+        }
+        // The thread is gone, and says so by its channel.
+        while workers.appends.send(append(2, &mut model, 1)).is_ok() {
+            std::thread::yield_now();
+        }
+        assert!(workers.stop().is_empty());
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_reported() {
+        let disk = SimDisk::new();
+        let (workers, _) = start(&disk);
+        workers.appends.send(append(1, &mut Model::default(), 1)).unwrap();
+        assert_eq!(workers.answers.recv().unwrap(), Answer::Persisted(AppendId(1)));
+        let name = file_name(Lsn(0));
+        let bytes = disk.contents(&name).unwrap();
+        let text = bytes.windows(6).position(|part| part == b"text 1").unwrap();
+        disk.flip_bit(&name, text as u64, 1);
+        workers.reads.send(entries(1)).unwrap();
+        match workers.answers.recv().unwrap() {
+            Answer::Failed { what } => assert!(what.starts_with("damaged: log/"), "{what}"),
+            other => panic!("{other:?}"),
+        }
+        drop(workers.stop());
+    }
+}
