@@ -260,6 +260,8 @@ pub const CLIENT_RESEND_AFTER: Span = Span::from_ms(2_500);
 pub const CLIENT_CLOSE_TIMEOUT: Span = Span::from_ms(2_000);
 /// Lines of standard input read ahead of what can be sent.
 pub const CLIENT_LINES_AHEAD_MAX: usize = 256;
+/// Texts that the chat holds for a room that it is still joining.
+pub const CLIENT_HELD_TEXTS_MAX: usize = 256;
 /// Lines that the chat keeps as its history.
 pub const CLIENT_HISTORY_LINES_MAX: usize = 1000;
 

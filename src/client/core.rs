@@ -229,7 +229,7 @@ impl Core {
         }
         self.closing = Some(now.after(limits::CLIENT_CLOSE_TIMEOUT));
         let opened = self.session.id().is_some() || self.session.asked();
-        if opened || !self.outbox.is_empty() {
+        if opened || (self.session.pending() && !self.outbox.is_empty()) {
             self.outbox.push(OWN, Action::Close, None);
         } else {
             self.end();

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::render::iso;
+use super::time::rfc3339;
 use crate::types::{Lamport, Seq};
 use crate::wire::client::{Item, What};
 
@@ -65,7 +65,7 @@ pub fn item(room: &str, item: &Item) -> String {
         #[serde(skip_serializing_if = "Option::is_none")]
         name: Option<&'a str>,
     }
-    let time = iso(item.time_ms);
+    let time = rfc3339(item.time_ms);
     let (event, topic, name) = match &item.what {
         What::Message(said) => {
             return text(&Message {

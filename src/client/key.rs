@@ -4,7 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A client's key.
 pub type Key = [u8; 32];
@@ -12,9 +12,9 @@ pub type Key = [u8; 32];
 /// The key to use, and what the user should hear about it: the key of the file, a new one that is in the file from now on, or,
 /// if nothing can be read or written, one for this run alone.
 #[must_use]
-pub fn load() -> (Key, Option<String>) {
-    match path() {
-        Some(path) => load_from(&path),
+pub fn load(path: Option<&Path>) -> (Key, Option<String>) {
+    match path {
+        Some(path) => load_from(path),
         None => (
             random(),
             Some("there is no home directory; the name is held by this run alone".into()),
@@ -22,9 +22,7 @@ pub fn load() -> (Key, Option<String>) {
     }
 }
 
-/// As [`load`], with this file.
-#[must_use]
-pub fn load_from(path: &Path) -> (Key, Option<String>) {
+fn load_from(path: &Path) -> (Key, Option<String>) {
     match read_or_make(path) {
         Ok(key) => (key, None),
         Err(error) => {
@@ -43,18 +41,6 @@ pub fn session_secret() -> [u8; 16] {
     let mut secret = [0; 16];
     fill(&mut secret);
     secret
-}
-
-fn path() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(file) = set("SYNCNET_KEY_FILE") {
-        return Some(PathBuf::from(file));
-    }
-    let state = set("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    let state = state.or_else(|| set("HOME").map(|home| Path::new(&home).join(".local/state")));
-    Some(state?.join("syncnet/key"))
 }
 
 fn read_or_make(path: &Path) -> io::Result<Key> {

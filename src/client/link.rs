@@ -97,12 +97,24 @@ impl Client {
     /// [`Ended`].
     pub fn try_submit(&self, action: Action, deadline: Option<Instant>) -> Result<Option<Ticket>, Ended> {
         let (ticket, call) = self.submission(action, deadline);
+        Ok(self.try_call(call)?.then_some(ticket))
+    }
+
+    /// Makes a call with a ticket of the caller's own; tickets of [`Client::submit`] and [`Client::ask`] must not be mixed with
+    /// these. False if it is an action and the outbox is full.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub fn try_call(&self, call: Call) -> Result<bool, Ended> {
+        if !matches!(call, Call::Submit { .. }) {
+            return self.call(call).map(|()| true);
+        }
         match self.actions.try_send(call) {
             Ok(()) => {
                 self.wake();
-                Ok(Some(ticket))
+                Ok(true)
             }
-            Err(TrySendError::Full(_)) => Ok(None),
+            Err(TrySendError::Full(_)) => Ok(false),
             Err(TrySendError::Disconnected(_)) => Err(Ended),
         }
     }

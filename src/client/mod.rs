@@ -7,6 +7,7 @@
 
 pub mod ask;
 pub mod calls;
+pub mod chat;
 pub mod core;
 pub mod health;
 pub mod json;
@@ -14,13 +15,16 @@ pub mod key;
 pub mod lines;
 pub mod link;
 pub mod outbox;
+pub mod programs;
 pub mod pulse;
 pub mod questions;
 pub mod render;
 pub mod report;
+pub mod send;
 pub mod servers;
 pub mod session;
 pub mod settings;
 pub mod socket;
 pub mod subscription;
+pub mod tail;
 pub mod time;

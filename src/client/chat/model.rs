@@ -1,0 +1,647 @@
+//! The chat without its terminal: takes what is typed and what the client tells, gives lines to print and calls to make. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::commands::{self, Typed};
+use crate::chat::command::{Code, Outcome};
+use crate::client::calls::{Action, Call, Event, Fate, Question, Ticket};
+use crate::client::programs;
+use crate::client::render::{self, Style};
+use crate::limits;
+use crate::types::{Position, RoomId, ServerId, SessionId};
+use crate::wire::client::{From, Item, RoomInfo, Until, What};
+
+/// Messages that are shown when a room is joined.
+const SHOWN_AT_JOIN: u32 = 10;
+
+/// What the chat wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Do {
+    /// Print this line.
+    Print(String),
+    /// Make this call; `Submit` only if there is room.
+    Call(Call),
+    /// Close the session if it is open, and end with this code.
+    Quit(u8),
+}
+
+/// What a ticket was for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Purpose {
+    Say { text: String, announced: bool },
+    Create(String),
+    Join(String),
+    Leave(RoomId),
+    Topic,
+    Name(String),
+    Rooms { first: bool },
+    Who(String),
+    ShowTopic,
+    Ping,
+    Status,
+}
+
+/// A room that the user is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Joined {
+    name: String,
+    /// The last item seen.
+    seen: Position,
+    /// Up to here it is history, in which own messages are shown, too.
+    history: Position,
+}
+
+/// Where the client is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct At {
+    server: ServerId,
+    address: String,
+    cluster: String,
+}
+
+/// The chat.
+#[derive(Clone, Debug)]
+pub struct Model {
+    style: Style,
+    name: String,
+    session: Option<SessionId>,
+    rooms: BTreeMap<RoomId, Joined>,
+    current: Option<RoomId>,
+    purposes: BTreeMap<Ticket, Purpose>,
+    last_ticket: u64,
+    /// Typed before the first room was joined.
+    held: VecDeque<String>,
+    at: Option<At>,
+    was_connected: bool,
+    /// Addresses whose failure was told since the connection was lost.
+    failures: BTreeSet<String>,
+    leader: Option<ServerId>,
+    quorum: bool,
+    todo: VecDeque<Do>,
+}
+
+impl Model {
+    /// A chat that opens its session and joins a room.
+    #[must_use]
+    pub fn new(name: String, room: String, style: Style) -> Model {
+        let mut model = Model {
+            style,
+            name,
+            session: None,
+            rooms: BTreeMap::new(),
+            current: None,
+            purposes: BTreeMap::new(),
+            last_ticket: 0,
+            held: VecDeque::new(),
+            at: None,
+            was_connected: false,
+            failures: BTreeSet::new(),
+            leader: None,
+            quorum: true,
+            todo: VecDeque::new(),
+        };
+        model.todo.push_back(Do::Call(Call::Open));
+        model.join(room);
+        model
+    }
+
+    /// What is to be done next.
+    pub fn poll(&mut self) -> Option<Do> {
+        self.todo.pop_front()
+    }
+
+    /// Messages that aren't acknowledged yet.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        let say = |purpose: &&Purpose| matches!(purpose, Purpose::Say { .. });
+        self.purposes.values().filter(say).count() + self.held.len()
+    }
+
+    /// A line was typed.
+    pub fn typed(&mut self, line: &str) {
+        match commands::parse(line) {
+            Typed::Nothing => {}
+            Typed::Text(text) => self.say(text),
+            Typed::Create(room) => {
+                let or_find = false;
+                let action = Action::Create {
+                    room: room.clone(),
+                    or_find,
+                };
+                self.submit(Purpose::Create(room), action);
+            }
+            Typed::Join(room) => self.join(room),
+            Typed::Leave(room) => match self.room_named(room.as_deref()) {
+                Some(room) => self.submit(Purpose::Leave(room), Action::Leave { room }),
+                None => self.no_room(room.as_deref()),
+            },
+            Typed::Rooms => self.ask(Purpose::Rooms { first: true }, Question::Rooms),
+            Typed::Who(room) => match self.room_named(room.as_deref()) {
+                Some(id) => {
+                    let name = self.rooms.get(&id).map(|room| room.name.clone());
+                    self.ask(Purpose::Who(name.unwrap_or_default()), Question::Who { room: id });
+                }
+                None => self.no_room(room.as_deref()),
+            },
+            Typed::WhereAmI => self.where_am_i(),
+            Typed::History(count) => self.history(count),
+            Typed::Topic(Some(text)) => match self.current {
+                Some(room) => self.submit(Purpose::Topic, Action::Topic { room, text }),
+                None => self.no_room(None),
+            },
+            Typed::Topic(None) => match self.current_name() {
+                Some(name) => self.ask(Purpose::ShowTopic, Question::Lookup { name, fresh: false }),
+                None => self.no_room(None),
+            },
+            Typed::Name(name) if self.session.is_none() => {
+                self.name.clone_from(&name);
+                self.todo.push_back(Do::Call(Call::OpenAs(name)));
+            }
+            Typed::Name(name) => self.submit(Purpose::Name(name.clone()), Action::Rename { name }),
+            Typed::Ping => self.ask(Purpose::Ping, Question::Ping),
+            Typed::Status => self.ask(Purpose::Status, Question::Status),
+            Typed::Help => self.print_lines(commands::HELP),
+            Typed::Quit => self.quit(),
+            Typed::Wrong(text) => self.note(&text),
+        }
+    }
+
+    /// The user wants to leave.
+    pub fn quit(&mut self) {
+        self.todo.push_back(Do::Quit(programs::OK));
+    }
+
+    /// The outbox had no room for this action.
+    pub fn full(&mut self, ticket: Ticket) {
+        if let Some(Purpose::Say { text, .. }) = self.purposes.remove(&ticket) {
+            self.note(&format!("✗ too much is pending; not sent: {}", render::clean(&text)));
+        } else {
+            self.note("✗ too much is pending; try again later");
+        }
+    }
+
+    /// Acknowledgements are late: says so, once for each message.
+    pub fn slow(&mut self) {
+        let mut new = false;
+        for purpose in self.purposes.values_mut() {
+            if let Purpose::Say { announced, .. } = purpose {
+                new |= !*announced;
+                *announced = true;
+            }
+        }
+        if new {
+            let pending = self.pending();
+            self.note(&format!("… pending ({pending})"));
+        }
+    }
+
+    /// The client tells something.
+    pub fn event(&mut self, event: Event) {
+        match event {
+            Event::Connected {
+                server,
+                address,
+                cluster,
+                leader,
+                quorum,
+                ..
+            } => self.connected(
+                At {
+                    server,
+                    address,
+                    cluster,
+                },
+                leader,
+                quorum,
+            ),
+            Event::Disconnected { reason, .. } => {
+                let reason = render::clean(&reason);
+                let from = self
+                    .at
+                    .take()
+                    .map_or_else(String::new, |at| format!(" to {}", at.server));
+                self.note(&format!("connection{from} lost ({reason}); trying the other servers"));
+                self.slow();
+            }
+            Event::Unreachable { address, reason } => {
+                if self.failures.insert(address.clone()) {
+                    let (address, reason) = (render::clean(&address), render::clean(&reason));
+                    self.note(&format!("can't reach {address} ({reason}); trying on"));
+                }
+            }
+            Event::NoQuorum => {
+                self.quorum = false;
+                self.note("no server that answers has a quorum; what you write waits");
+            }
+            Event::QuorumBack => {
+                self.quorum = true;
+                self.note("the quorum is back");
+            }
+            Event::Leader(leader) => {
+                if let Some(new) = leader.filter(|_| leader != self.leader) {
+                    self.leader = leader;
+                    self.note(&format!("{new} leads now"));
+                }
+            }
+            Event::Opened { session, name, new } => self.opened(session, name, new),
+            Event::OpenRefused { code, text } => self.open_refused(code, &text),
+            Event::Expired => self.note("the session has expired; a new one is opened"),
+            Event::Done { ticket, outcome, .. } => self.done(ticket, outcome),
+            Event::Unknown { ticket } => {
+                if let Some(Purpose::Say { text, .. }) = self.purposes.remove(&ticket) {
+                    let text = render::clean(&text);
+                    self.note(&format!("? nobody knows whether this was posted: {text}"));
+                }
+            }
+            Event::TimedOut { ticket, fate } => {
+                if let Some(Purpose::Say { text, .. }) = self.purposes.get(&ticket) {
+                    let text = render::clean(text);
+                    let what = match fate {
+                        Fate::Unknown => "not acknowledged in time",
+                        Fate::Unreached | Fate::NoQuorum => "not sent in time; it waits on",
+                    };
+                    self.note(&format!("{what}: {text}"));
+                }
+            }
+            Event::Item(item) => self.item(&item),
+            Event::Gap {
+                room, seqs: (from, to), ..
+            } if from <= to => {
+                let prefix = self.prefix(room);
+                self.note(&format!("{prefix}messages {from} to {to} are kept no more"));
+            }
+            Event::SubscribeRefused { text, .. } => self.note(&render::clean(&text)),
+            Event::AskRefused { ticket, text, .. } => {
+                self.purposes.remove(&ticket);
+                self.note(&render::clean(&text));
+            }
+            Event::Room { ticket, room, .. } => {
+                if self.purposes.remove(&ticket) == Some(Purpose::ShowTopic) {
+                    match room.map(|info| info.topic).filter(|topic| !topic.is_empty()) {
+                        Some(topic) => self.note(&format!("topic: {}", render::clean(&topic))),
+                        None => self.note("the room has no topic"),
+                    }
+                }
+            }
+            Event::Rooms { ticket, rooms, more } => self.show_rooms(ticket, &rooms, more),
+            Event::Who { ticket, users } => {
+                if let Some(Purpose::Who(room)) = self.purposes.remove(&ticket) {
+                    let names: Vec<String> = users.iter().map(|user| self.style.name(user)).collect();
+                    self.print(format!("in {}: {}", render::clean(&room), names.join(", ")));
+                }
+            }
+            Event::Pong { ticket, span } => {
+                self.purposes.remove(&ticket);
+                let from = self
+                    .at
+                    .as_ref()
+                    .map_or_else(String::new, |at| format!(" from {}", at.server));
+                self.note(&format!("pong{from} in {}.{:03} ms", span.0 / 1000, span.0 % 1000));
+            }
+            Event::Status {
+                ticket, row, cluster, ..
+            } => {
+                self.purposes.remove(&ticket);
+                let leader = row
+                    .leader
+                    .map_or_else(|| "nobody".to_string(), |leader| leader.to_string());
+                self.note(&format!(
+                    "{}: {} is {:?}, up {} s, {} clients, {} messages; {leader} leads in term {}",
+                    render::clean(&cluster),
+                    row.id,
+                    row.role,
+                    row.uptime_ms / 1000,
+                    row.clients,
+                    row.messages,
+                    row.term
+                ));
+            }
+            Event::Notice(text) => self.note(&render::clean(&text)),
+            Event::Gap { .. } | Event::End { .. } | Event::Closed => {}
+        }
+    }
+
+    // --- What the client tells -------------------------------------------------------------------
+
+    fn connected(&mut self, at: At, leader: Option<ServerId>, quorum: bool) {
+        let words = match (&self.at, self.was_connected) {
+            (Some(old), _) if *old == at => None,
+            (Some(_), _) => Some("moved to"),
+            (None, true) => Some("back, on"),
+            (None, false) => Some("connected to"),
+        };
+        if let Some(words) = words {
+            let address = render::clean(&at.address);
+            self.note(&format!(
+                "{words} {} ({address}) of {}",
+                at.server,
+                render::clean(&at.cluster)
+            ));
+        }
+        self.at = Some(at);
+        self.was_connected = true;
+        self.failures.clear();
+        self.leader = leader.or(self.leader);
+        if quorum {
+            self.quorum = true;
+        }
+    }
+
+    fn opened(&mut self, session: SessionId, name: String, new: bool) {
+        let first = self.session.is_none();
+        self.session = Some(session);
+        if first {
+            self.note(&format!(
+                "you are {}; /help shows what you can do",
+                render::clean(&name)
+            ));
+        }
+        self.name = name;
+        if new && !first {
+            let rooms: Vec<String> = self.rooms.values().map(|room| room.name.clone()).collect();
+            for room in rooms {
+                self.join(room);
+            }
+        }
+    }
+
+    fn open_refused(&mut self, code: Code, text: &str) {
+        let text = render::clean(text);
+        let name = render::clean(&self.name);
+        if self.session.is_some() {
+            self.session = None;
+            self.note(&format!("{name}: {text}; take another name with /name NAME"));
+        } else {
+            self.note(&format!("{name}: {text}"));
+            if code == Code::NameTaken {
+                self.note("choose another name with -u NAME");
+            }
+            self.todo.push_back(Do::Quit(programs::refusal_code(code)));
+        }
+    }
+
+    fn done(&mut self, ticket: Ticket, outcome: Outcome) {
+        let Some(purpose) = self.purposes.remove(&ticket) else {
+            return;
+        };
+        match (purpose, outcome) {
+            (Purpose::Say { text, .. }, Outcome::Refused(code)) => {
+                self.note(&format!("✗ not sent ({code}): {}", render::clean(&text)));
+            }
+            (Purpose::Say { announced: true, .. }, _) => {
+                let left = self.pending();
+                let more = if left > 0 {
+                    format!(", {left} pending")
+                } else {
+                    String::new()
+                };
+                self.note(&format!("✓ sent{more}"));
+            }
+            (Purpose::Create(room), Outcome::Room { .. }) => self.join(room),
+            (
+                Purpose::Join(_),
+                Outcome::Room {
+                    room,
+                    name,
+                    topic,
+                    position,
+                    ..
+                },
+            ) => {
+                self.joined(room, name, &topic, position);
+            }
+            (Purpose::Join(room), Outcome::Refused(Code::NoSuchRoom)) => {
+                let room = render::clean(&room);
+                self.note(&format!("there is no room {room}; /create {room} makes it"));
+                self.drop_held();
+            }
+            (Purpose::Leave(room), Outcome::Done) => {
+                self.todo.push_back(Do::Call(Call::Unsubscribe(room)));
+                if let Some(left) = self.rooms.remove(&room) {
+                    self.note(&format!("you have left {}", render::clean(&left.name)));
+                }
+                if self.current == Some(room) {
+                    self.current = self.rooms.keys().next().copied();
+                    let now = self.current_name();
+                    self.note(&now.map_or_else(
+                        || "you are in no room; /rooms lists them".to_string(),
+                        |name| format!("you write in {} now", render::clean(&name)),
+                    ));
+                }
+            }
+            (Purpose::Name(name), Outcome::Done) => {
+                self.note(&format!("you are {} now", render::clean(&name)));
+                self.name = name;
+            }
+            (purpose, Outcome::Refused(code)) => {
+                self.note(&code.to_string());
+                if matches!(purpose, Purpose::Join(_)) {
+                    self.drop_held();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn joined(&mut self, room: RoomId, name: String, topic: &str, position: Position) {
+        let shown = render::clean(&name);
+        let topic = match topic {
+            "" => String::new(),
+            topic => format!(": {}", render::clean(topic)),
+        };
+        self.note(&format!("you are in {shown}{topic}"));
+        self.current = Some(room);
+        if let Some(known) = self.rooms.get_mut(&room) {
+            known.name = name;
+            return;
+        }
+        let joined = Joined {
+            name,
+            seen: Position(0),
+            history: position,
+        };
+        self.rooms.insert(room, joined);
+        self.follow(room, SHOWN_AT_JOIN);
+        for text in std::mem::take(&mut self.held) {
+            self.say(text);
+        }
+    }
+
+    fn drop_held(&mut self) {
+        for text in std::mem::take(&mut self.held) {
+            self.note(&format!("✗ not sent: {}", render::clean(&text)));
+        }
+    }
+
+    fn item(&mut self, item: &Item) {
+        let Some(room) = self.rooms.get_mut(&item.room) else {
+            return;
+        };
+        room.seen = room.seen.max(item.position);
+        let history = item.position <= room.history;
+        let message = matches!(item.what, What::Message(_));
+        // What this session did stands on the screen already.
+        let own = Some(item.session) == self.session && !(history && message);
+        if own || (history && !message) {
+            return;
+        }
+        let line = format!("{}{}", self.prefix(item.room), self.style.item(item));
+        self.print(line);
+    }
+
+    fn show_rooms(&mut self, ticket: Ticket, rooms: &[RoomInfo], more: bool) {
+        let Some(Purpose::Rooms { first }) = self.purposes.get_mut(&ticket) else {
+            return;
+        };
+        let empty = std::mem::take(first) && rooms.is_empty();
+        if !more {
+            self.purposes.remove(&ticket);
+        }
+        if empty {
+            self.note("there are no rooms");
+        }
+        for info in rooms {
+            let mark = if self.rooms.contains_key(&info.room) { '*' } else { ' ' };
+            let name = render::clean(&info.name);
+            let topic = render::clean(&info.topic);
+            let (members, messages) = (info.members, info.seq);
+            let line = format!("{mark} {name:<20} {members:>4} here {messages:>7} messages  {topic}");
+            self.print(line.trim_end().to_string());
+        }
+    }
+
+    // --- What is typed ---------------------------------------------------------------------------
+
+    fn say(&mut self, text: String) {
+        let Some(room) = self.current else {
+            let joining = self.purposes.values().any(|p| matches!(p, Purpose::Join(_)));
+            if joining && self.held.len() < limits::CLIENT_HELD_TEXTS_MAX {
+                self.held.push_back(text);
+                let held = self.held.len();
+                return self.note(&format!("… pending ({held})"));
+            }
+            return self.no_room(None);
+        };
+        let waits = self.at.is_none() || !self.quorum || self.session.is_none();
+        let purpose = Purpose::Say {
+            text: text.clone(),
+            announced: waits,
+        };
+        let dedup = None;
+        self.submit(purpose, Action::Post { room, text, dedup });
+        if waits {
+            let pending = self.pending();
+            self.note(&format!("… pending ({pending})"));
+        }
+    }
+
+    fn join(&mut self, room: String) {
+        self.submit(Purpose::Join(room.clone()), Action::Join { room });
+    }
+
+    fn history(&mut self, count: u32) {
+        let Some(room) = self.current else {
+            return self.no_room(None);
+        };
+        if let Some(joined) = self.rooms.get_mut(&room) {
+            joined.history = joined.seen;
+        }
+        self.follow(room, count);
+    }
+
+    fn follow(&mut self, room: RoomId, count: u32) {
+        self.todo.push_back(Do::Call(Call::Subscribe {
+            room,
+            from: From::Last(count),
+            until: Until::Forever,
+            stale: false,
+        }));
+    }
+
+    fn where_am_i(&mut self) {
+        let room = self.current_name().unwrap_or_else(|| "no room".to_string());
+        let at = match &self.at {
+            Some(at) => format!("on {} ({}) of {}", at.server, at.address, at.cluster),
+            None => "not connected".to_string(),
+        };
+        let leader = self
+            .leader
+            .map_or_else(String::new, |leader| format!(", {leader} leads"));
+        let text = format!("you are {} in {room}, {at}{leader}", self.name);
+        self.note(&render::clean(&text));
+        if self.rooms.len() > 1 {
+            let names: Vec<&str> = self.rooms.values().map(|room| room.name.as_str()).collect();
+            let text = render::clean(&format!("your rooms: {}", names.join(", ")));
+            self.note(&text);
+        }
+    }
+
+    fn room_named(&self, name: Option<&str>) -> Option<RoomId> {
+        let Some(name) = name else { return self.current };
+        let same = |room: &Joined| room.name.to_lowercase() == name.to_lowercase();
+        self.rooms.iter().find(|(_, room)| same(room)).map(|(&id, _)| id)
+    }
+
+    fn no_room(&mut self, name: Option<&str>) {
+        let text = match name {
+            Some(name) => format!("you are not in {}; /join it first", render::clean(name)),
+            None => "you are in no room; /join ROOM, /rooms lists them".to_string(),
+        };
+        self.note(&text);
+    }
+
+    fn current_name(&self) -> Option<String> {
+        Some(self.rooms.get(&self.current?)?.name.clone())
+    }
+
+    /// Says in which room something is if it isn't the one in which the user writes.
+    fn prefix(&self, room: RoomId) -> String {
+        match self.rooms.get(&room).filter(|_| self.current != Some(room)) {
+            Some(other) => format!("[{}] ", render::clean(&other.name)),
+            None => String::new(),
+        }
+    }
+
+    fn submit(&mut self, purpose: Purpose, action: Action) {
+        let ticket = self.ticket(purpose);
+        let deadline = None;
+        self.todo.push_back(Do::Call(Call::Submit {
+            ticket,
+            action,
+            deadline,
+        }));
+    }
+
+    fn ask(&mut self, purpose: Purpose, question: Question) {
+        let ticket = self.ticket(purpose);
+        self.todo.push_back(Do::Call(Call::Ask { ticket, question }));
+        if self.at.is_none() {
+            self.note("not connected; the answer comes later");
+        }
+    }
+
+    fn ticket(&mut self, purpose: Purpose) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.purposes.insert(ticket, purpose);
+        ticket
+    }
+
+    fn note(&mut self, text: &str) {
+        let line = self.style.faint(&format!("-- {text}"));
+        self.print(line);
+    }
+
+    fn print_lines(&mut self, text: &str) {
+        for line in text.lines() {
+            self.print(line.to_string());
+        }
+    }
+
+    fn print(&mut self, line: String) {
+        self.todo.push_back(Do::Print(line));
+    }
+}
+
+#[cfg(test)]
+mod tests;
