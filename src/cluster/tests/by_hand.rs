@@ -375,6 +375,32 @@ fn a_loyal_server_refuses_until_the_leaders_link_is_reset() {
 }
 
 #[test]
+fn after_a_pause_nobody_is_suspected_before_his_mail_is_read() {
+    let world = World::settled(3, Election::Highest, LeaderMode::Sticky, 28);
+    let mut hand = ByHand::new(&world, id(1));
+    let prev = hand.cluster.last();
+    let append = Message::Append {
+        group: GROUP,
+        term: Term(9),
+        prev,
+        prev_chain: 0,
+        commit: prev.index,
+        round: 1,
+        entries: Vec::new(),
+    };
+    hand.say(3, append);
+    hand.now.tick = hand.now.tick.after(Span::from_ms(3000));
+    for wait in [199, 2] {
+        hand.cluster.timer(hand.now);
+        hand.sent();
+        assert_eq!(hand.cluster.leader(), Some(id(3)));
+        hand.now.tick = hand.now.tick.after(Span::from_ms(wait));
+    }
+    hand.cluster.timer(hand.now);
+    assert_eq!(hand.cluster.leader(), None);
+}
+
+#[test]
 fn no_message_of_a_server_makes_another_panic() {
     let world = World::settled(3, Election::Highest, LeaderMode::Sticky, 25);
     let mut rng = crate::rng::Rng::new(1);
