@@ -193,10 +193,13 @@ impl Cluster {
         }
     }
 
+    /// Our own vote must be among them, even if the others alone are a majority. Else: we lead, crash, have forgotten the
+    /// term, stand in it again, are voted for again, and lead the same term twice with two different logs.
     fn count_votes(&mut self) {
-        let majority = self.majority();
+        let (me, majority) = (self.me, self.majority());
         if let RoleState::Candidate(candidate) = &self.role
             && candidate.votes.len() >= majority
+            && candidate.votes.contains(&me)
         {
             self.become_leader();
         }

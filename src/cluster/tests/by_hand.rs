@@ -98,6 +98,47 @@ fn a_vote_is_durable_before_it_is_answered_and_given_once() {
 }
 
 #[test]
+fn nobody_leads_before_its_own_vote_is_durable() {
+    let world = World::settled(3, Election::Highest, LeaderMode::Sticky, 29);
+    let mut hand = ByHand::new(&world, id(3));
+    let (prev, commit) = (hand.cluster.last(), hand.cluster.last().index);
+    let append = Message::Append {
+        group: GROUP,
+        term: Term(9),
+        prev,
+        prev_chain: 0,
+        commit,
+        round: 1,
+        entries: Vec::new(),
+    };
+    hand.say(2, append);
+    hand.say(
+        2,
+        Message::TransferNow {
+            group: GROUP,
+            term: Term(9),
+        },
+    );
+    for voter in [1, 2] {
+        hand.say(
+            voter,
+            Message::VoteAnswer {
+                group: GROUP,
+                term: Term(10),
+                granted: true,
+            },
+        );
+    }
+    assert_eq!(
+        hand.cluster.role(),
+        Role::Candidate,
+        "it might forget that it stood in this term"
+    );
+    hand.persisted();
+    assert_eq!(hand.cluster.role(), Role::Leader);
+}
+
+#[test]
 fn a_vote_goes_only_to_a_log_that_is_as_complete() {
     let world = World::settled(3, Election::Highest, LeaderMode::Sticky, 26);
     let mut hand = ByHand::new(&world, id(1));
