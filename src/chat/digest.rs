@@ -148,4 +148,54 @@ mod tests {
         });
         assert_ne!(joined, shifted);
     }
+
+    #[test]
+    fn every_part_of_a_decision_counts() {
+        let entry = |index: u64, answer: &Answer, items: &[(u64, u64, u64)]| {
+            let items: Vec<_> = items
+                .iter()
+                .map(|(r, p, s)| (RoomId(*r), Position(*p), Seq(*s)))
+                .collect();
+            of(|d| d.entry(LogIndex(index), answer, &items))
+        };
+        let session = |verdict: Verdict| Answer::Session {
+            session: SessionId(3),
+            seq: ClientSeq(4),
+            verdict,
+        };
+        let posted = |n: [u64; 5]| {
+            session(Verdict::Outcome(Outcome::Posted {
+                room: RoomId(n[0]),
+                seq: Seq(n[1]),
+                position: Position(n[2]),
+                lamport: crate::types::Lamport(n[3]),
+                time_ms: n[4],
+            }))
+        };
+        let same = posted([1; 5]);
+        let mut digests = vec![
+            entry(9, &same, &[(1, 1, 1)]),
+            entry(8, &same, &[(1, 1, 1)]),
+            entry(9, &same, &[(2, 1, 1)]),
+            entry(9, &same, &[(1, 2, 1)]),
+            entry(9, &same, &[(1, 1, 2)]),
+            entry(9, &same, &[]),
+            entry(9, &Answer::None, &[(1, 1, 1)]),
+            entry(9, &session(Verdict::Forgotten), &[]),
+            entry(9, &session(Verdict::Gap { expected: ClientSeq(1) }), &[]),
+            entry(9, &session(Verdict::Gap { expected: ClientSeq(2) }), &[]),
+            entry(9, &session(Verdict::Outcome(Outcome::Done)), &[]),
+            entry(9, &session(Verdict::Outcome(Outcome::Refused(Code::BadText))), &[]),
+            entry(9, &session(Verdict::Outcome(Outcome::Refused(Code::Busy))), &[]),
+        ];
+        for field in 0..5 {
+            let mut parts = [1; 5];
+            parts[field] = 2;
+            digests.push(entry(9, &posted(parts), &[(1, 1, 1)]));
+        }
+        let all = digests.len();
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), all);
+    }
 }

@@ -356,7 +356,9 @@ impl Cluster {
         let mine = self.merit();
         let RoleState::Seeking(seeking) = &mut self.role else {
             if let RoleState::Following(following) = &mut self.role {
-                following.token = Some(token);
+                // Of several that came before we suspected the leader, only the best would have gone on.
+                let merit = |token: &Token| (token.round, token.last, token.ring);
+                following.token = following.token.take().into_iter().chain([token]).max_by_key(merit);
             }
             return;
         };

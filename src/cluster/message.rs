@@ -320,7 +320,8 @@ pub enum Record {
         group: GroupId,
         /// The entry.
         entry: Entry,
-        /// The running check over the group's log up to and including this entry.
+        /// The running check over the group's log up to and including this entry. 0 where it isn't known: the log was cut
+        /// below what was in memory after a restart, and the leader didn't know it either. Nothing can be checked there.
         chain: u32,
     },
 }
@@ -332,7 +333,7 @@ pub struct Recovered {
     pub state: HardState,
     /// The last entry.
     pub last: LogPosition,
-    /// The running check over the log up to and including the last entry.
+    /// The running check over the log up to and including the last entry; 0 if it isn't known.
     pub last_chain: u32,
     /// The first index of each term that the log has, ascending: (index, term).
     pub terms: Vec<(LogIndex, Term)>,

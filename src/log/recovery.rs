@@ -25,6 +25,10 @@ use crate::types::{DirectoryId, GroupId, Lsn};
 /// Bytes read at once while walking.
 pub(super) const STEP: u64 = 1 << 20;
 
+/// Zeros passed over at once when looking for records behind the end: a multiple of their alignment.
+const BLANK: usize = 4096;
+const _: () = assert!((BLANK as u64).is_multiple_of(ALIGNMENT));
+
 /// How a log is opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Options {
@@ -259,8 +263,15 @@ fn survey<F: DiskFile>(directory: DirectoryId, segments: &[(Segment, F)], stop: 
         let (mut offset, mut used) = (start, start);
         let mut window = Window::new(file, segment.size, STEP);
         while offset < segment.size {
-            let bytes = window.at(offset, RECORD_HEADER_BYTES);
+            let bytes = window.at(offset, BLANK + RECORD_HEADER_BYTES);
             let bytes = bytes.map_err(in_file(&segment.file()))?;
+            // Most of it is the zeros of a segment that isn't full: no header begins in them.
+            if bytes.len() >= BLANK + RECORD_HEADER_BYTES
+                && bytes[..BLANK + RECORD_HEADER_BYTES].iter().all(|&b| b == 0)
+            {
+                offset += BLANK as u64;
+                continue;
+            }
             let lsn = Lsn(segment.base.0 + offset);
             let mut step = ALIGNMENT;
             if let ParsedHeader::Good(header, length) = record::parse_header(bytes, lsn, directory) {

@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
+use socket2::{SockRef, TcpKeepalive};
 
 use super::connection::{Connection, Got, Sent, Source, State};
 use super::listener::Census;
@@ -16,6 +18,12 @@ use crate::node::{Input, Node};
 use crate::types::ConnId;
 use crate::wire::client::{Request, Response, decode_request, encode_response};
 use crate::wire::frame::{Split, split};
+
+/// A client that says nothing is asked by the system after a minute, and given up two minutes later.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(20))
+    .with_retries(6);
 
 /// All connections of clients.
 #[derive(Debug)]
@@ -60,10 +68,16 @@ impl Clients {
         }
     }
 
-    /// Whether there is something left that the next turn must not wait for.
+    /// Whether there are bytes left to be read that the next turn must not wait for.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
-        !self.unread.is_empty() || !self.unsent.is_empty()
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Whether there are bytes left to be sent that the next turn must not wait for.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// Whether all answers have been handed to the system.
@@ -94,6 +108,8 @@ impl Clients {
         }
         // Frames are written whole and at once; waiting for more to go with them would only delay them.
         let _ = stream.set_nodelay(true);
+        // A client whose machine is gone must not hold its place for ever. One that only reads slowly answers and stays.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
         context
             .timers
             .set(Alarm::Hello(id), context.now.tick.after(limits::HELLO_TIMEOUT));

@@ -23,6 +23,8 @@ pub struct LogWorkers {
     wanted: AppendId,
     /// The last that is durable.
     durable: AppendId,
+    /// Whether a thread was found gone.
+    lost: bool,
 }
 
 impl LogWorkers {
@@ -35,6 +37,7 @@ impl LogWorkers {
             reads: VecDeque::new(),
             wanted: AppendId(0),
             durable: AppendId(0),
+            lost: false,
         }
     }
 
@@ -61,8 +64,8 @@ impl LogWorkers {
 
     /// Hands over what fits.
     pub fn push(&mut self) {
-        hand_over(&mut self.appends, |append| self.workers.appends.try_send(append));
-        hand_over(&mut self.reads, |job| self.workers.reads.try_send(job));
+        self.lost |= hand_over(&mut self.appends, |append| self.workers.appends.try_send(append));
+        self.lost |= hand_over(&mut self.reads, |job| self.workers.reads.try_send(job));
     }
 
     /// Whether more was wanted than the threads have room for.
@@ -77,13 +80,20 @@ impl LogWorkers {
         self.appends.is_empty() && self.durable >= self.wanted
     }
 
-    /// The next answer.
+    /// The next answer. A thread that is gone without a word has failed too.
     pub fn answer(&mut self) -> Option<Answer> {
-        let answer = self.workers.answers.try_recv().ok()?;
-        if let Answer::Persisted(id) = answer {
-            self.durable = id;
+        match self.workers.answers.try_recv() {
+            Ok(answer) => {
+                if let Answer::Persisted(id) = answer {
+                    self.durable = id;
+                }
+                Some(answer)
+            }
+            Err(_) if self.lost => Some(Answer::Failed {
+                what: "a thread of the log has ended".to_owned(),
+            }),
+            Err(_) => None,
         }
-        Some(answer)
     }
 
     /// Ends the threads in good order, but waits no longer than `limit`: a disk that hangs must not keep a process that was told to
@@ -109,15 +119,20 @@ impl LogWorkers {
     }
 }
 
-/// Sends from the front as long as there is room. A thread that is gone has said why, or is about to.
-fn hand_over<T>(queue: &mut VecDeque<T>, mut send: impl FnMut(T) -> Result<(), TrySendError<T>>) {
+/// Sends from the front as long as there is room. True if nobody is there any more.
+fn hand_over<T>(queue: &mut VecDeque<T>, mut send: impl FnMut(T) -> Result<(), TrySendError<T>>) -> bool {
     while let Some(item) = queue.pop_front() {
         match send(item) {
             Ok(()) => {}
-            Err(TrySendError::Full(item) | TrySendError::Disconnected(item)) => {
+            Err(TrySendError::Full(item)) => {
                 queue.push_front(item);
-                return;
+                return false;
+            }
+            Err(TrySendError::Disconnected(item)) => {
+                queue.push_front(item);
+                return true;
             }
         }
     }
+    false
 }

@@ -29,6 +29,9 @@ pub mod signals;
 pub mod start;
 pub mod timers;
 
+#[cfg(test)]
+mod link_tests;
+
 use std::fmt;
 
 use mio::Registry;

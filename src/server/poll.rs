@@ -2,11 +2,10 @@
 //! come before clients, and everything that the node wants done is gathered before anything is sent.
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Poll, Token};
 
 use super::clients::Clients;
 use super::clock::Clock;
@@ -55,12 +54,13 @@ enum Stage {
     HandingOver,
     /// The node is done; what it said last is being written and sent.
     Flushing,
+    /// The time for that is up.
+    Over,
 }
 
 /// A server that runs.
 pub struct Server {
     pub(super) poll: Poll,
-    pub(super) _waker: Arc<Waker>,
     pub(super) clock: Clock,
     pub(super) now: Now,
     pub(super) timers: Timers<Alarm>,
@@ -94,7 +94,6 @@ impl std::fmt::Debug for Server {
 /// What [`Server`] is put together from; made by [`start`](super::start).
 pub(super) struct Parts {
     pub(super) poll: Poll,
-    pub(super) waker: Arc<Waker>,
     pub(super) clock: Clock,
     pub(super) node: Node,
     pub(super) disk: LogWorkers,
@@ -131,7 +130,6 @@ impl Server {
         Server {
             now: parts.clock.now(),
             poll: parts.poll,
-            _waker: parts.waker,
             clock: parts.clock,
             timers: Timers::default(),
             ids: Ids::after(LAST.0 as u64),
@@ -199,7 +197,8 @@ impl Server {
     fn is_busy(&self) -> bool {
         let door = |door: &Listener| door.ready && !door.resting;
         self.peers.is_busy()
-            || (self.clients.is_busy() && !self.disk.is_behind())
+            || self.clients.has_unsent()
+            || (self.clients.has_unread() && !self.disk.is_behind())
             || self.datagrams.ready
             || door(&self.peer_door)
             || self.client_door.as_ref().is_some_and(door)
@@ -350,8 +349,7 @@ impl Server {
             }
             Alarm::Stop => {
                 log::warn!("the stop took too long; ending with work undone");
-                self.stage = Stage::Flushing;
-                self.timers.set(Alarm::Stop, Tick(0));
+                self.stage = Stage::Over;
             }
         }
     }
@@ -423,7 +421,7 @@ impl Server {
                 log::log!(level, "{}", event.text);
             }
             Effect::Stopped => {
-                log::info!("nothing is left to hand over");
+                log::debug!("nothing is left to hand over");
                 self.stage = Stage::Flushing;
             }
             Effect::Misconfigured(text) => return Err(Failure::Misconfigured(text)),
@@ -462,9 +460,11 @@ impl Server {
 
     /// Whether a stop has come to its end: all that anybody was told or waits for is written and sent, or its time is up.
     fn is_done(&self) -> bool {
-        let over = self.timers.next() == Some(Tick(0));
-        let flushed = self.clients.is_flushed() && self.peers.is_flushed() && self.disk.is_durable();
-        self.stage == Stage::Flushing && (over || flushed)
+        match self.stage {
+            Stage::Running | Stage::HandingOver => false,
+            Stage::Flushing => self.clients.is_flushed() && self.peers.is_flushed() && self.disk.is_durable(),
+            Stage::Over => true,
+        }
     }
 
     /// Where clients are served: for tests that had the system pick the ports.

@@ -105,7 +105,6 @@ impl Server {
         );
         Ok(Server::new(Parts {
             poll,
-            waker,
             clock,
             node,
             disk: LogWorkers::new(workers),

@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::cluster::message::{
-    AppendResult, Datagram, Entry, EntryKind, HardState, LogPosition, Message, Record, Recovered,
-};
+use super::disk::{Disk, config};
+use crate::cluster::message::{AppendResult, Datagram, Entry, EntryKind, Message, Record};
 use crate::cluster::{Cluster, Output, Role};
-use crate::config::{ChatConfig, Config, Election, LeaderMode, LogConfig, Retention, Routing, ServerConfig, Timing};
+use crate::config::{Config, Election, LeaderMode};
 use crate::rng::Rng;
-use crate::types::{AppendId, Blob, Boot, DirectoryId, Level, LogIndex, Now, RingPosition, ServerId, Span, Term, Tick};
+use crate::types::{AppendId, Blob, Boot, DirectoryId, Level, LogIndex, Now, ServerId, Span, Term, Tick};
 
 /// What can go wrong at random, in percent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,50 +20,6 @@ pub struct Chances {
     pub lose_datagram: u64,
     /// A frame overtakes others.
     pub reorder: u64,
-}
-
-/// A server's disk: what is durable.
-#[derive(Clone, Debug, Default)]
-pub struct Disk {
-    pub state: HardState,
-    pub log: Vec<(Entry, u32)>,
-}
-
-impl Disk {
-    fn write(&mut self, record: &Record) {
-        match record {
-            Record::State { state, .. } => self.state = *state,
-            Record::Entry { entry, chain, .. } => {
-                self.log.truncate(entry.index.0 as usize - 1);
-                assert_eq!(self.log.len() as u64 + 1, entry.index.0, "a log without gaps");
-                self.log.push((entry.clone(), *chain));
-            }
-        }
-    }
-
-    pub fn entry(&self, index: LogIndex) -> Option<&Entry> {
-        self.log.get(index.0.checked_sub(1)? as usize).map(|(entry, _)| entry)
-    }
-
-    fn recovered(&self) -> Recovered {
-        let mut terms: Vec<(LogIndex, Term)> = Vec::new();
-        for (entry, _) in &self.log {
-            if terms.last().is_none_or(|&(_, term)| term != entry.term) {
-                terms.push((entry.index, entry.term));
-            }
-        }
-        let last = self.log.last();
-        Recovered {
-            state: self.state,
-            last: last.map_or(LogPosition::default(), |(entry, _)| LogPosition {
-                term: entry.term,
-                index: entry.index,
-            }),
-            last_chain: last.map_or(0, |&(_, chain)| chain),
-            terms,
-            members: self.log.first().map(|(entry, _)| entry.clone()),
-        }
-    }
 }
 
 pub struct Server {
@@ -78,8 +33,8 @@ pub struct Server {
     hung_until: Tick,
     /// No append becomes durable before this.
     stalled_until: Tick,
-    commit_seen: LogIndex,
-    reads: BTreeMap<u64, LogIndex>,
+    pub(super) commit_seen: LogIndex,
+    pub(super) reads: BTreeMap<u64, LogIndex>,
     pub reads_done: u64,
 }
 
@@ -135,7 +90,7 @@ pub struct World {
     arrivals: BTreeMap<(ServerId, ServerId), Tick>,
     /// Every entry that anybody has said to be committed.
     pub committed: BTreeMap<LogIndex, Entry>,
-    leaders: BTreeMap<Term, ServerId>,
+    pub(super) leaders: BTreeMap<Term, ServerId>,
     /// Events of all servers, from warnings up also on failure.
     pub events: Vec<(Tick, ServerId, Level, String)>,
     pub misconfigured: Vec<(ServerId, String)>,
@@ -147,44 +102,6 @@ pub fn id(n: usize) -> ServerId {
 
 fn pair(a: ServerId, b: ServerId) -> (ServerId, ServerId) {
     (a.min(b), a.max(b))
-}
-
-pub fn config(servers: usize, election: Election, leader: LeaderMode) -> Config {
-    let server = |n: usize| ServerConfig {
-        id: id(n),
-        ring: RingPosition(n as u16),
-        host: "127.0.0.1".to_owned(),
-        listen: None,
-        client_port: 0,
-        http_port: 0,
-        heartbeat_port: 0,
-        peer_port: 0,
-    };
-    Config {
-        name: "test".to_owned(),
-        secret: None,
-        election,
-        leader,
-        routing: Routing::Forward,
-        timing: Timing {
-            heartbeat_interval: Span::from_ms(100),
-            failure_timeout: Span::from_ms(500),
-            election_timeout: Span::from_ms(500),
-            connect_timeout: Span::from_ms(3000),
-        },
-        multicast: None,
-        interface: None,
-        log: LogConfig {
-            segment_size: 1 << 20,
-            checkpoint_every: 1000,
-            retention: Retention::Forever,
-        },
-        chat: ChatConfig {
-            message_size_max: 1 << 16,
-            session_expiry: Span::from_ms(1000),
-        },
-        servers: (1..=servers).map(server).collect(),
-    }
 }
 
 impl World {
@@ -673,60 +590,5 @@ impl World {
                 );
             }
         }
-    }
-
-    // --- The promises -----------------------------------------------------------------------------
-
-    fn check(&mut self, server: ServerId) {
-        let it = &self.servers[&server];
-        let cluster = it.cluster.as_ref().unwrap();
-        if cluster.role() == Role::Leader {
-            let leader = *self.leaders.entry(cluster.term()).or_insert(server);
-            assert_eq!(leader, server, "two leaders in term {}", cluster.term());
-        }
-        let (commit, seen) = (cluster.commit(), it.commit_seen);
-        assert!(commit >= seen, "commit went back at {server}");
-        assert!(cluster.durable() <= cluster.last().index && cluster.durable().0 as usize <= it.disk.log.len());
-        for index in (seen.0 + 1..=commit.0).map(LogIndex) {
-            let entry = cluster
-                .entry(index)
-                .or(it.disk.entry(index))
-                .expect("what is committed is held")
-                .clone();
-            match self.committed.get(&index) {
-                Some(known) => assert_eq!(*known, entry, "{server} has something else committed at {index}"),
-                None => {
-                    let held = self
-                        .servers
-                        .values()
-                        .filter(|it| it.disk.entry(index) == Some(&entry))
-                        .count();
-                    let needed = if index.0 == 1 { 1 } else { self.servers.len() / 2 + 1 };
-                    assert!(held >= needed, "{index} is committed and on {held} disks only");
-                    self.committed.insert(index, entry);
-                }
-            }
-        }
-        let it = self.servers.get_mut(&server).unwrap();
-        it.commit_seen = commit;
-        it.cluster.as_mut().unwrap().applied(commit);
-    }
-
-    /// All that run have the same log, to its end.
-    pub fn check_same_logs(&self) {
-        let logs: Vec<_> = self
-            .servers
-            .values()
-            .filter(|it| it.cluster.is_some())
-            .map(|it| &it.disk.log)
-            .collect();
-        assert!(
-            logs.windows(2).all(|pair| pair[0] == pair[1]),
-            "the logs differ in the end"
-        );
-    }
-
-    pub fn said(&self, text: &str) -> bool {
-        self.events.iter().any(|(_, _, _, said)| said.contains(text))
     }
 }

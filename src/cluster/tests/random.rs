@@ -1,4 +1,5 @@
 //! Faults by seed, then peace: whatever happens, nothing committed is lost or changed, and in the end everybody agrees.
+//! `CLUSTER_SEED` runs one history, `CLUSTER_SEEDS` says how many of them.
 
 use super::harness::{Chances, World, id};
 use crate::cluster::Role;
@@ -7,7 +8,7 @@ use crate::types::Span;
 
 /// One history of faults. What fails names the seed.
 fn history(servers: usize, election: Election, seed: u64) {
-    let leader = if seed % 2 == 0 {
+    let leader = if seed.is_multiple_of(2) {
         LeaderMode::Preferred
     } else {
         LeaderMode::Sticky
@@ -90,14 +91,14 @@ fn history(servers: usize, election: Election, seed: u64) {
     world.run_ms(6000);
     let leader = world
         .leader()
-        .unwrap_or_else(|| panic!("no leader after peace: {:#?}", tail(&world)));
+        .unwrap_or_else(|| panic!("no leader after peace: {:#?}", world.tail()));
     let last = world.propose(leader, "peace");
     world.run_ms(1000);
     let Some(last) = last.filter(|last| world.committed.contains_key(last)) else {
-        panic!("nothing is committed after peace: {:#?}", tail(&world));
+        panic!("nothing is committed after peace: {:#?}", world.tail());
     };
     for server in world.ids() {
-        assert_eq!(world.cluster(server).leader(), Some(leader), "{:#?}", tail(&world));
+        assert_eq!(world.cluster(server).leader(), Some(leader), "{:#?}", world.tail());
         assert!(world.cluster(server).commit() >= last);
         assert_ne!(world.cluster(server).role(), Role::Learner);
     }
@@ -109,21 +110,17 @@ fn history(servers: usize, election: Election, seed: u64) {
             seed % 2,
             0,
             "with datagrams, the preferred server leads in the end: {:#?}",
-            tail(&world)
+            world.tail()
         );
     }
 }
 
-fn tail(world: &World) -> Vec<String> {
-    let from = world.events.len().saturating_sub(60);
-    let line = |(tick, server, level, text): &(_, _, _, String)| format!("{tick:?} {server} {level:?} {text}");
-    world.events[from..].iter().map(line).collect()
-}
-
 fn histories(servers: usize, election: Election, seeds: std::ops::Range<u64>) {
-    let seeds = match std::env::var("CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => seed..seed + 1,
-        None => seeds,
+    let named = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match (named("CLUSTER_SEED"), named("CLUSTER_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(count)) => seeds.start..seeds.start + count,
+        (None, None) => seeds,
     };
     for seed in seeds {
         let run = std::panic::catch_unwind(|| history(servers, election, seed));

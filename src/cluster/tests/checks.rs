@@ -1,0 +1,96 @@
+//! The promises that are checked after every step.
+
+use super::harness::{World, id};
+use crate::cluster::Role;
+use crate::config::{Election, LeaderMode};
+use crate::types::{Level, LogIndex, ServerId, Tick};
+
+impl World {
+    /// All servers started, and the one with the highest ring position has led for a while.
+    pub fn settled(servers: usize, election: Election, leader: LeaderMode, seed: u64) -> World {
+        let mut world = World::formed(servers, election, leader, seed);
+        world.run_until(5000, |world| world.leader() == Some(id(servers)));
+        world.run_ms(1000);
+        world
+    }
+
+    pub(super) fn check(&mut self, server: ServerId) {
+        let it = &self.servers[&server];
+        let cluster = it.cluster.as_ref().unwrap();
+        if cluster.role() == Role::Leader {
+            let vote = (it.disk.state.term, it.disk.state.vote);
+            let own = (cluster.term(), Some((server, it.directory)));
+            assert_eq!(vote, own, "{server} leads without its own vote on its disk");
+            let leader = *self.leaders.entry(cluster.term()).or_insert(server);
+            assert_eq!(leader, server, "two leaders in term {}", cluster.term());
+        }
+        let (commit, seen) = (cluster.commit(), it.commit_seen);
+        assert!(commit >= seen, "commit went back at {server}");
+        assert!(cluster.durable() <= cluster.last().index && cluster.durable().0 as usize <= it.disk.log.len());
+        for index in (seen.0 + 1..=commit.0).map(LogIndex) {
+            let entry = cluster
+                .entry(index)
+                .or(it.disk.entry(index))
+                .expect("what is committed is held")
+                .clone();
+            match self.committed.get(&index) {
+                Some(known) => assert_eq!(*known, entry, "{server} has something else committed at {index}"),
+                None => {
+                    let held = self
+                        .servers
+                        .values()
+                        .filter(|it| it.disk.entry(index) == Some(&entry))
+                        .count();
+                    let needed = if index.0 == 1 { 1 } else { self.servers.len() / 2 + 1 };
+                    assert!(held >= needed, "{index} is committed and on {held} disks only");
+                    self.committed.insert(index, entry);
+                }
+            }
+        }
+        let it = self.servers.get_mut(&server).unwrap();
+        it.commit_seen = commit;
+        it.cluster.as_mut().unwrap().applied(commit);
+    }
+
+    /// All that run have the same log, to its end.
+    pub fn check_same_logs(&self) {
+        let mut logs = self.servers.iter().filter(|(_, it)| it.cluster.is_some());
+        let Some((first, one)) = logs.next() else {
+            return;
+        };
+        for (server, other) in logs {
+            for (ours, theirs) in one.disk.log.iter().zip(&other.disk.log) {
+                assert_eq!(ours.0, theirs.0, "{first} and {server} differ in the end");
+                let known = ours.1 != 0 && theirs.1 != 0;
+                assert!(
+                    !known || ours.1 == theirs.1,
+                    "the checks of {first} and {server} differ at {}",
+                    ours.0.index
+                );
+            }
+            assert_eq!(
+                one.disk.log.len(),
+                other.disk.log.len(),
+                "{first} and {server} end differently"
+            );
+        }
+    }
+
+    pub fn said(&self, text: &str) -> bool {
+        self.events.iter().any(|(_, _, _, said)| said.contains(text))
+    }
+
+    /// The last events, for the message of a failure.
+    pub fn tail(&self) -> Vec<String> {
+        let from = self.events.len().saturating_sub(60);
+        let line = |(tick, server, level, text): &(Tick, ServerId, Level, String)| {
+            format!("{:>9} {server} {level:?} {text}", tick.0)
+        };
+        self.events[from..].iter().map(line).collect()
+    }
+
+    /// Read questions without an answer.
+    pub fn reads_waiting(&self, server: ServerId) -> usize {
+        self.servers[&server].reads.len()
+    }
+}

@@ -1,0 +1,90 @@
+//! The simulated disk as one server sees it. Between the log and [`SimDisk`] stands nothing but the lie that one of the sabotage
+//! tests turns on: a sync that says it has synced, and hasn't.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use syncnet::log::disk::{Disk, DiskFile};
+use syncnet::log::sim_disk::{SimDisk, SimFile};
+
+#[derive(Clone, Debug, Default)]
+pub struct ServerDisk {
+    pub disk: SimDisk,
+    pub lies: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+pub struct ServerFile {
+    file: SimFile,
+    pub lies: Arc<AtomicBool>,
+}
+
+impl ServerDisk {
+    /// From now on a sync of a file does nothing, and says that it was done.
+    pub fn lie(&self) {
+        self.lies.store(true, Ordering::Relaxed);
+    }
+
+    fn file(&self, file: SimFile) -> ServerFile {
+        let lies = Arc::clone(&self.lies);
+        ServerFile { file, lies }
+    }
+}
+
+impl Disk for ServerDisk {
+    type File = ServerFile;
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        self.disk.list(folder)
+    }
+
+    fn create_folder(&self, folder: &str) -> io::Result<()> {
+        self.disk.create_folder(folder)
+    }
+
+    fn create(&self, name: &str) -> io::Result<ServerFile> {
+        Ok(self.file(self.disk.create(name)?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<ServerFile> {
+        Ok(self.file(self.disk.open(name)?))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn sync_dir(&self, folder: &str) -> io::Result<()> {
+        self.disk.sync_dir(folder)
+    }
+}
+
+impl DiskFile for ServerFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.lies.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.file.sync_data()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.file.set_size(size)
+    }
+}

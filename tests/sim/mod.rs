@@ -1,0 +1,21 @@
+//! The deterministic simulator: whole nodes on real logs, simulated disks, a simulated network and many clients with the real
+//! client core, in one process, on virtual time. Everything that happens follows from one seed.
+//!
+//! Reading order: `plan` (what a seed draws), `world` (time and what happens in it), `server` (a node driven as the poll loop drives
+//! it), `net` and `streams` (links, datagrams, connections), `people` (clients), `faults` (what goes wrong, and the way back),
+//! `oracle` (what must hold), `run` (a seed from beginning to end), `script` (scenarios in text).
+
+// Two test programs share this, and each uses a part.
+#![allow(dead_code)]
+
+pub mod counts;
+pub mod disk;
+pub mod faults;
+pub mod net;
+pub mod oracle;
+pub mod people;
+pub mod plan;
+pub mod run;
+pub mod server;
+pub mod streams;
+pub mod world;

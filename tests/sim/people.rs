@@ -1,0 +1,759 @@
+//! The clients: the real core of the client over simulated connections, and people who make use of it. They post, follow rooms, ask
+//! for history, close their sessions, crash; and they check what they are told.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use syncnet::chat::command::{Code, Outcome};
+use syncnet::client::calls::{Action, Call, Event, Input, Options, Output, Question, Ticket};
+use syncnet::client::core::Core;
+use syncnet::rng::Rng;
+use syncnet::types::{Lamport, Position, RoomId, Seq, Span, Tick};
+use syncnet::wire::client::{From, Item, Request, Until, encode_request};
+use syncnet::wire::command;
+
+use super::plan::server_id;
+use super::world::{Happening, Sabotage, World};
+
+/// A client's connection, both ends of it.
+pub struct Conn {
+    pub id: u64,
+    pub person: usize,
+    pub incarnation: u64,
+    pub server: usize,
+    /// The server's process.
+    pub life: u64,
+    pub client_open: bool,
+    pub server_open: bool,
+    /// Bytes that came to the server and aren't whole frames yet.
+    pub input: Vec<u8>,
+    pub requests: VecDeque<Request>,
+    pub output: Vec<u8>,
+    pub in_flight: usize,
+    pub closing: bool,
+    pub client_input: Vec<u8>,
+    pub last: [Tick; 2],
+    pub stalled: VecDeque<(bool, Option<Vec<u8>>)>,
+}
+
+impl Conn {
+    pub fn new(id: u64, person: usize, incarnation: u64, server: usize) -> Conn {
+        Conn {
+            id,
+            person,
+            incarnation,
+            server,
+            life: 0,
+            client_open: true,
+            server_open: false,
+            input: Vec::new(),
+            requests: VecDeque::new(),
+            output: Vec::new(),
+            in_flight: 0,
+            closing: false,
+            client_input: Vec::new(),
+            last: [Tick(0); 2],
+            stalled: VecDeque::new(),
+        }
+    }
+}
+
+/// What a ticket stands for.
+#[derive(Clone, Debug)]
+enum Errand {
+    /// A message, what the client had seen when it was submitted, and whether it must be refused.
+    Post {
+        text: String,
+        seen: Lamport,
+        refusal: Option<Code>,
+    },
+    /// A room by that name.
+    Room(String),
+    /// Something whose outcome doesn't matter.
+    Other,
+    /// A question for a room that is there.
+    Lookup { name: String, known: Option<RoomId> },
+}
+
+/// A room that is read.
+#[derive(Clone, Debug)]
+struct Reading {
+    from: From,
+    next: Option<Position>,
+    /// For `Until::Now`: what was acknowledged in the room when it was asked for.
+    acked: Option<Position>,
+}
+
+/// Someone with a client.
+pub struct Person {
+    pub at: usize,
+    /// Counts the processes of this client.
+    pub incarnation: u64,
+    pub core: Core,
+    pub conn: Option<u64>,
+    rng: Rng,
+    name: String,
+    names: u64,
+    key: [u8; 32],
+    wake_at: Option<Tick>,
+    tickets: u64,
+    errands: BTreeMap<Ticket, Errand>,
+    readings: BTreeMap<RoomId, Reading>,
+    calls: VecDeque<Call>,
+    pub closed: bool,
+    /// Follows a scenario, not its own mind.
+    pub scripted: bool,
+    messages: u64,
+    /// For scenarios.
+    pub acked: u64,
+    pub lines: Vec<(RoomId, String)>,
+    pub ended: Vec<(RoomId, bool)>,
+    pub refusals: Vec<Code>,
+}
+
+impl Person {
+    fn new_core(world: &World, rng: &mut Rng, name: &str, key: [u8; 32], servers: &[usize]) -> Core {
+        let address = |&at: &usize| format!("{}:8000", server_id(at));
+        let mut secret = [0; 16];
+        secret[..8].copy_from_slice(&rng.draw().to_le_bytes());
+        secret[8..].copy_from_slice(&rng.draw().to_le_bytes());
+        let options = Options {
+            servers: servers.iter().map(address).collect(),
+            in_order: rng.chance(50),
+            only: false,
+            name: name.to_string(),
+            key,
+            secret,
+            agent: "simulated".to_string(),
+        };
+        Core::new(options, world.now, rng.draw())
+    }
+
+    fn call(&mut self, call: Call) {
+        self.calls.push_back(call);
+    }
+
+    fn ticket(&mut self, errand: Errand) -> Ticket {
+        self.tickets += 1;
+        self.errands.insert(Ticket(self.tickets), errand);
+        Ticket(self.tickets)
+    }
+
+    /// Whether it waits for nothing: no message, no answer.
+    pub fn is_served(&self) -> bool {
+        self.closed || (self.errands.is_empty() && self.readings.values().all(|reading| reading.acked.is_none()))
+    }
+
+    /// What it still waits for.
+    pub fn waits_for(&self) -> String {
+        let errands: Vec<_> = self.errands.values().take(3).collect();
+        let asked: Vec<_> = self
+            .readings
+            .iter()
+            .filter(|(_, reading)| reading.acked.is_some())
+            .collect();
+        format!(
+            "{} errands {errands:?}, readings {asked:?}, core {:?}",
+            self.errands.len(),
+            self.core
+        )
+    }
+
+    /// The rooms that it follows, and the position that comes next.
+    pub fn follows(&self) -> impl Iterator<Item = (RoomId, Option<Position>)> {
+        let live = self
+            .readings
+            .iter()
+            .filter(|(_, reading)| reading.acked.is_none() && !self.closed);
+        live.map(|(&room, reading)| (room, reading.next))
+    }
+}
+
+impl World {
+    /// One more person, who knows these servers.
+    pub fn add_person(&mut self, name: &str, servers: &[usize], scripted: bool) -> usize {
+        let at = self.people.len();
+        let mut rng = self.rng.child();
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&rng.draw().to_le_bytes());
+        let core = Person::new_core(self, &mut rng, name, key, servers);
+        self.people.push(Person {
+            at,
+            incarnation: 1,
+            core,
+            conn: None,
+            rng,
+            name: name.to_string(),
+            names: 0,
+            key,
+            wake_at: None,
+            tickets: 0,
+            errands: BTreeMap::new(),
+            readings: BTreeMap::new(),
+            calls: VecDeque::new(),
+            closed: false,
+            scripted,
+            messages: 0,
+            acked: 0,
+            lines: Vec::new(),
+            ended: Vec::new(),
+            refusals: Vec::new(),
+        });
+        self.tell_person(at, Input::Timer);
+        at
+    }
+
+    /// The client's process is another one: a new session, nothing remembered.
+    pub fn restart_person(&mut self, at: usize) {
+        self.disconnect(at);
+        let all: Vec<usize> = (0..self.servers.len()).collect();
+        let mut rng = self.people[at].rng.child();
+        let core = Person::new_core(self, &mut rng, &self.people[at].name.clone(), self.people[at].key, &all);
+        let person = &mut self.people[at];
+        person.core = core;
+        person.incarnation += 1;
+        person.wake_at = None;
+        person.errands.clear();
+        person.readings.clear();
+        person.calls.clear();
+        person.closed = false;
+        self.tell_person(at, Input::Timer);
+    }
+
+    // --- The core -------------------------------------------------------------------------------
+
+    /// Something happens to a client.
+    pub fn tell_person(&mut self, at: usize, input: Input) {
+        self.people[at].core.step(self.now, input);
+        self.drain_person(at);
+        while let Some(call) = self.people[at].calls.pop_front() {
+            self.say(|| format!("{} calls {call:?}", self.people[at].name));
+            self.people[at].core.step(self.now, Input::Call(call));
+            self.drain_person(at);
+        }
+        let person = &mut self.people[at];
+        if let Some(deadline) = person.core.deadline()
+            && person.wake_at.is_none_or(|wake| wake > deadline || wake < self.now)
+        {
+            let deadline = deadline.max(Tick(self.now.0 + 1));
+            person.wake_at = Some(deadline);
+            let incarnation = person.incarnation;
+            self.at(
+                deadline,
+                Happening::Wake {
+                    person: at,
+                    incarnation,
+                },
+            );
+        }
+    }
+
+    pub fn wake_person(&mut self, at: usize, incarnation: u64) {
+        let person = &mut self.people[at];
+        if person.incarnation != incarnation || person.wake_at != Some(self.now) {
+            return;
+        }
+        person.wake_at = None;
+        self.tell_person(at, Input::Timer);
+    }
+
+    fn drain_person(&mut self, at: usize) {
+        while let Some(output) = self.people[at].core.poll() {
+            match output {
+                Output::Connect { address } => self.connect(at, &address),
+                Output::Send(request) => {
+                    let Some(conn) = self.people[at].conn else {
+                        self.fail(format!("{} sends without a connection", self.people[at].name));
+                        return;
+                    };
+                    let mut bytes = Vec::new();
+                    encode_request(&request, &mut bytes);
+                    if self.sabotage == Some(Sabotage::RenumberedRetries) {
+                        renumbered(&request, &mut bytes);
+                    }
+                    self.put_on_stream(conn, true, Some(bytes));
+                }
+                Output::Disconnect => self.disconnect(at),
+                Output::Event(event) => self.hear(at, event),
+            }
+        }
+    }
+
+    /// What a client's program hears, and checks.
+    fn hear(&mut self, at: usize, event: Event) {
+        self.say(|| format!("{} hears {event:?}", self.people[at].name));
+        let result = match event {
+            Event::Done {
+                ticket,
+                session,
+                seq,
+                outcome,
+            } => {
+                let first = self.people[at].errands.first_key_value().map(|(&first, _)| first);
+                match self.people[at].errands.remove(&ticket) {
+                    Some(errand) => {
+                        // Questions are answered when they are; actions in their order.
+                        let earlier = first.filter(|&first| first < ticket);
+                        let skipped = earlier.is_some_and(|first| {
+                            !matches!(self.people[at].errands.get(&first), Some(Errand::Lookup { .. }))
+                        });
+                        if skipped
+                            && !self.people[at]
+                                .errands
+                                .range(..ticket)
+                                .all(|(_, e)| matches!(e, Errand::Lookup { .. }))
+                        {
+                            Err(format!(
+                                "{ticket:?} of {} is done before an earlier one",
+                                self.people[at].name
+                            ))
+                        } else {
+                            self.done(at, errand, session, seq, &outcome)
+                        }
+                    }
+                    None => Err(format!(
+                        "{ticket:?} of {} is done twice, or never was",
+                        self.people[at].name
+                    )),
+                }
+            }
+            Event::Unknown { ticket } => {
+                self.counts.one("outcomes that nobody knows");
+                self.people[at].errands.remove(&ticket);
+                Ok(())
+            }
+            Event::Item(item) => self.read_item(at, &item),
+            Event::Gap { room, positions, .. } => {
+                Err(format!("a reader of room {room} is told of a gap: {positions:?}"))
+            }
+            Event::End { room, fresh } => self.reading_ended(at, room, fresh),
+            Event::SubscribeRefused { room, code, .. } => {
+                self.people[at].readings.remove(&room);
+                self.counts.one("subscriptions refused");
+                if room == RoomId::LOBBY {
+                    Err(format!("the lobby can't be read: {code:?}"))
+                } else {
+                    Ok(())
+                }
+            }
+            Event::Room { ticket, room, fresh } => {
+                let room = room.map(|room| room.room);
+                match self.people[at].errands.remove(&ticket) {
+                    Some(Errand::Lookup { name, known }) if fresh && known.is_some() && room != known => Err(format!(
+                        "room {name} was acknowledged as {known:?}, and a fresh answer says {room:?}"
+                    )),
+                    _ => {
+                        self.counts.one(if fresh { "fresh lookups" } else { "stale lookups" });
+                        Ok(())
+                    }
+                }
+            }
+            Event::OpenRefused { code, .. } => {
+                self.people[at].refusals.push(code);
+                if code == Code::NameTaken && !self.people[at].scripted {
+                    self.counts.one("names taken");
+                    let person = &mut self.people[at];
+                    person.names += 1;
+                    person.name = format!("guest{}-{}", at, person.names);
+                    let name = person.name.clone();
+                    person.call(Call::OpenAs(name));
+                }
+                Ok(())
+            }
+            Event::Opened { name, new, .. } => {
+                self.counts.one(if new {
+                    "sessions opened"
+                } else {
+                    "sessions gone on with"
+                });
+                self.people[at].name = name;
+                Ok(())
+            }
+            Event::Expired => {
+                self.counts.one("sessions expired");
+                Ok(())
+            }
+            Event::NoQuorum => {
+                self.counts.one("clients told of no quorum");
+                Ok(())
+            }
+            Event::AskRefused { ticket, .. } => {
+                self.people[at].errands.remove(&ticket);
+                Ok(())
+            }
+            Event::Closed => {
+                self.counts.one("clients closed");
+                let person = &mut self.people[at];
+                person.closed = true;
+                person.errands.clear();
+                person.readings.clear();
+                Ok(())
+            }
+            Event::Disconnected { .. } => {
+                self.counts.one("clients that lost their server");
+                Ok(())
+            }
+            Event::Notice(text) => Err(format!("{} is told: {text}", self.people[at].name)),
+            _ => Ok(()),
+        };
+        self.check(result);
+    }
+
+    fn done(
+        &mut self,
+        at: usize,
+        errand: Errand,
+        session: syncnet::types::SessionId,
+        seq: syncnet::types::ClientSeq,
+        outcome: &Outcome,
+    ) -> Result<(), String> {
+        match (errand, outcome) {
+            (Errand::Post { text, refusal, .. }, Outcome::Refused(code)) => {
+                self.counts.one("messages refused");
+                let expected = refusal == Some(*code) || matches!(code, Code::NameTaken | Code::NoSuchSession);
+                if !expected {
+                    return Err(format!("\"{text}\" was refused: {code:?}"));
+                }
+                if refusal.is_none() {
+                    self.oracle.refused(&text)?;
+                }
+                Ok(())
+            }
+            (
+                Errand::Post {
+                    text,
+                    refusal: Some(code),
+                    ..
+                },
+                _,
+            ) => Err(format!("\"{text}\" should have been refused with {code:?}, and wasn't")),
+            (
+                Errand::Post {
+                    text,
+                    seen,
+                    refusal: None,
+                },
+                _,
+            ) => {
+                self.people[at].acked += 1;
+                self.oracle.acknowledged(&text, seen, session, seq, outcome)
+            }
+            (Errand::Room(name), Outcome::Room { room, .. }) => {
+                let known = *self.oracle.known_rooms.entry(name.clone()).or_insert(*room);
+                if known == *room {
+                    Ok(())
+                } else {
+                    Err(format!("room {name} is {known} and {room}"))
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read_item(&mut self, at: usize, item: &Item) -> Result<(), String> {
+        self.oracle.shown(item)?;
+        self.counts.one("items read");
+        let name = &self.people[at].name;
+        let after = |seq: Seq| match seq {
+            Seq(0) => Some(Position(1)),
+            seq => self.oracle.position_of(item.room, seq).map(Position::next),
+        };
+        let Some(reading) = self.people[at].readings.get(&item.room) else {
+            return Err(format!(
+                "{name} is shown an item of room {}, which it doesn't read",
+                item.room
+            ));
+        };
+        let expected = match (reading.next, reading.from) {
+            (Some(next), _) => Some(next),
+            (None, From::Position(position)) => Some(position),
+            (None, From::AfterSeq(seq)) => after(seq),
+            (None, From::Last(_)) => None,
+        };
+        if expected.is_some_and(|expected| expected != item.position) {
+            return Err(format!(
+                "{name} is shown room {} at {}, and {expected:?} was due",
+                item.room, item.position
+            ));
+        }
+        let person = &mut self.people[at];
+        if let Some(reading) = person.readings.get_mut(&item.room) {
+            reading.next = Some(item.position.next());
+        }
+        if person.scripted {
+            let text = match &item.what {
+                syncnet::wire::client::What::Message(text) => text.clone(),
+                other => format!("({other:?})"),
+            };
+            person.lines.push((item.room, text));
+        }
+        Ok(())
+    }
+
+    fn reading_ended(&mut self, at: usize, room: RoomId, fresh: bool) -> Result<(), String> {
+        let person = &mut self.people[at];
+        person.ended.push((room, fresh));
+        let Some(reading) = person.readings.remove(&room) else {
+            return Err(format!(
+                "{} reads room {room} to its end, and doesn't read it",
+                person.name
+            ));
+        };
+        self.counts.one(if fresh { "fresh readings" } else { "stale readings" });
+        let shown = reading.next.map_or(Position(0), Position::previous);
+        let began = match reading.from {
+            From::Position(position) => position,
+            _ => Position(1),
+        };
+        match reading.acked {
+            Some(acked) if fresh && began <= acked && shown < acked => Err(format!(
+                "{} was acknowledged up to {acked} in room {room} before {} asked, and was shown up to {shown}",
+                "something", person.name
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    // --- What people do -------------------------------------------------------------------------
+
+    pub fn act(&mut self, at: usize) {
+        if !self.storm {
+            return;
+        }
+        let plan = self.plan.people.clone();
+        let pace = plan.pace.draw(&mut self.people[at].rng);
+        self.later(pace, Happening::Act { person: at });
+        if self.people[at].closed {
+            return self.restart_person(at);
+        }
+        let dice = self.people[at].rng.below(100);
+        let (asks, follows) = (plan.asks, plan.asks + plan.follows);
+        let (closes, odd) = (follows + plan.closes, follows + plan.closes + plan.odd);
+        if dice < asks {
+            self.ask(at);
+        } else if dice < follows {
+            self.follow(at);
+        } else if dice < closes {
+            self.people[at].call(Call::Close);
+        } else if dice < odd {
+            self.do_something_odd(at);
+        } else {
+            let burst = self.people[at].rng.between(1, plan.burst);
+            for _ in 0..burst {
+                if self.people[at].core.room_in_outbox() {
+                    self.post(at);
+                }
+            }
+        }
+        self.tell_person(at, Input::Timer);
+    }
+
+    fn some_room(&mut self, at: usize) -> (String, RoomId) {
+        let rooms: Vec<_> = self
+            .oracle
+            .known_rooms
+            .iter()
+            .map(|(name, &room)| (name.clone(), room))
+            .collect();
+        let lobby = ("lobby".to_string(), RoomId::LOBBY);
+        self.people[at].rng.pick(&rooms).cloned().unwrap_or(lobby)
+    }
+
+    fn post(&mut self, at: usize) {
+        let (_, room) = self.some_room(at);
+        let person = &mut self.people[at];
+        person.messages += 1;
+        let filling = person.rng.below(self.plan.people.text_max) as usize;
+        let text = format!(
+            "{at}/{}/{} {}",
+            person.incarnation,
+            person.messages,
+            "x".repeat(filling)
+        );
+        self.say_in(at, room, text, None);
+    }
+
+    /// Submits a message.
+    pub fn say_in(&mut self, at: usize, room: RoomId, text: String, refusal: Option<Code>) {
+        self.counts.one("messages submitted");
+        let person = &mut self.people[at];
+        let seen = person.core.lamport();
+        let ticket = person.ticket(Errand::Post {
+            text: text.clone(),
+            seen,
+            refusal,
+        });
+        person.call(Call::Submit {
+            ticket,
+            action: Action::Post {
+                room,
+                text,
+                dedup: None,
+            },
+            deadline: None,
+        });
+    }
+
+    /// Makes a room, or finds it.
+    pub fn create(&mut self, at: usize, room: &str, or_find: bool) {
+        let errand = Errand::Room(room.to_string());
+        let action = Action::Create {
+            room: room.to_string(),
+            or_find,
+        };
+        self.submit(at, errand, action);
+    }
+
+    fn submit(&mut self, at: usize, errand: Errand, action: Action) {
+        let person = &mut self.people[at];
+        let ticket = person.ticket(errand);
+        person.call(Call::Submit {
+            ticket,
+            action,
+            deadline: None,
+        });
+    }
+
+    /// Reads a room up to now: must show all that was acknowledged before.
+    pub fn read_now(&mut self, at: usize, room: RoomId, from: From) {
+        let acked = self.oracle.acked.get(&room).copied().unwrap_or_default();
+        let person = &mut self.people[at];
+        person.readings.insert(
+            room,
+            Reading {
+                from,
+                next: None,
+                acked: Some(acked),
+            },
+        );
+        person.call(Call::Subscribe {
+            room,
+            from,
+            until: Until::Now,
+            stale: false,
+        });
+    }
+
+    /// Follows a room.
+    pub fn follow_from(&mut self, at: usize, room: RoomId, from: From) {
+        let person = &mut self.people[at];
+        person.readings.insert(
+            room,
+            Reading {
+                from,
+                next: None,
+                acked: None,
+            },
+        );
+        person.call(Call::Subscribe {
+            room,
+            from,
+            until: Until::Forever,
+            stale: false,
+        });
+    }
+
+    fn ask(&mut self, at: usize) {
+        let (name, room) = self.some_room(at);
+        if self.people[at].rng.chance(30) {
+            let ticket = self.people[at].ticket(Errand::Lookup {
+                name: name.clone(),
+                known: Some(room),
+            });
+            return self.people[at].call(Call::Ask {
+                ticket,
+                question: Question::Lookup { name, fresh: true },
+            });
+        }
+        if self.people[at]
+            .readings
+            .get(&room)
+            .is_some_and(|reading| reading.acked.is_some())
+        {
+            return;
+        }
+        let from = self.some_place(at, room);
+        self.read_now(at, room, from);
+    }
+
+    fn some_place(&mut self, at: usize, room: RoomId) -> From {
+        let acked = self.oracle.acked.get(&room).copied().unwrap_or_default();
+        let rng = &mut self.people[at].rng;
+        match rng.below(4) {
+            0 => From::AfterSeq(Seq(0)),
+            1 => From::Position(Position(rng.between(1, acked.0.max(1)))),
+            2 => From::Last(rng.between(1, 20) as u32),
+            _ => From::Position(Position(1)),
+        }
+    }
+
+    fn follow(&mut self, at: usize) {
+        let (_, room) = self.some_room(at);
+        let reading = self.people[at].readings.get(&room);
+        if reading.is_some_and(|reading| reading.acked.is_some()) {
+            return;
+        }
+        if reading.is_some() && self.people[at].rng.chance(60) {
+            self.people[at].readings.remove(&room);
+            return self.people[at].call(Call::Unsubscribe(room));
+        }
+        let from = self.some_place(at, room);
+        self.follow_from(at, room, from);
+    }
+
+    fn do_something_odd(&mut self, at: usize) {
+        let (name, room) = self.some_room(at);
+        let person = &mut self.people[at];
+        person.messages += 1;
+        let text = format!("{at}/{}/{} odd", person.incarnation, person.messages);
+        match person.rng.below(8) {
+            0 => self.say_in(at, RoomId(u64::MAX), text, Some(Code::NoSuchRoom)),
+            1 => self.say_in(at, room, String::new(), Some(Code::EmptyText)),
+            2 | 3 => self.submit(at, Errand::Other, Action::Join { room: name }),
+            4 => self.submit(at, Errand::Other, Action::Leave { room }),
+            5 => self.submit(at, Errand::Other, Action::Topic { room, text }),
+            6 => {
+                // Two people want this name.
+                let name = format!("someone{}", person.rng.below(2));
+                self.submit(at, Errand::Other, Action::Rename { name });
+            }
+            _ => self.submit(
+                at,
+                Errand::Other,
+                Action::Create {
+                    room: name,
+                    or_find: false,
+                },
+            ),
+        }
+    }
+
+    /// The people of a plan arrive.
+    pub fn people_arrive(&mut self) {
+        let servers: Vec<usize> = (0..self.servers.len()).collect();
+        for person in 0..self.plan.people.count {
+            let mut known = servers.clone();
+            self.rng.shuffle(&mut known);
+            known.truncate(self.rng.between(1, servers.len() as u64) as usize);
+            let name = format!("person{person}");
+            let at = self.add_person(&name, &known, false);
+            if at == 0 {
+                for room in 1..self.plan.people.rooms {
+                    self.create(at, &format!("room{room}"), true);
+                }
+            }
+            let soon = Span(self.rng.between(0, 500_000));
+            self.later(soon, Happening::Act { person: at });
+        }
+    }
+}
+
+/// The bytes of a client that counts its repetitions anew: each message comes twice, under two numbers.
+fn renumbered(request: &Request, bytes: &mut Vec<u8>) {
+    let Request::Command(blob) = request else { return };
+    if let Ok(mut command) = command::decode(blob)
+        && let syncnet::chat::command::Command::Post { head, .. } = &mut command
+    {
+        head.seq = head.seq.next();
+        encode_request(&Request::Command(command::encode(&command)), bytes);
+    }
+}

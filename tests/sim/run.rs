@@ -1,0 +1,159 @@
+//! One seed from its beginning to its end, and many of them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use syncnet::types::{LogIndex, Span};
+
+use super::counts::Counts;
+use super::plan::{Plan, server_id};
+use super::server::{open_log, read_entries};
+use super::world::{Happening, Sabotage, World};
+
+/// How long after the last fault everything must be well: what the design promises, for the default times. Longer times in the
+/// configuration make it longer.
+const WELL_WITHIN: Span = Span::from_ms(10_000);
+/// What the clients' own time-outs may take beyond that.
+const CLIENTS_WITHIN: Span = Span::from_ms(5_000);
+
+/// A seed that broke a promise.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub seed: u64,
+    pub text: String,
+}
+
+impl Failure {
+    /// The one line that replays it.
+    pub fn line(&self) -> String {
+        format!(
+            "seed {} failed {}\n    replay: SYNCNET_SEED={} SYNCNET_TRACE=1 cargo test --release --test simulator replay -- --nocapture",
+            self.seed, self.text, self.seed
+        )
+    }
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, trace: bool, sabotage: Option<Sabotage>) -> (Counts, Option<Failure>) {
+    let mut counts = Counts::default();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut world = World::new(Plan::draw(seed));
+        world.trace = trace;
+        world.sabotage = sabotage;
+        world.say(|| world.plan.summary());
+        live(&mut world);
+        counts.merge(&world.counts);
+        world.failure
+    }));
+    let text = match outcome {
+        Ok(None) => return (counts, None),
+        Ok(Some(text)) => text,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            format!("with a panic: {}", text.unwrap_or_default())
+        }
+    };
+    (counts, Some(Failure { seed, text }))
+}
+
+fn live(world: &mut World) {
+    if world.sabotage == Some(Sabotage::LyingDisks) {
+        world.servers.iter().for_each(|server| server.disk.lie());
+    }
+    for server in 0..world.servers.len() {
+        let after = Span(world.rng.between(0, 300_000));
+        world.later(after, Happening::Start { server });
+    }
+    world.people_arrive();
+    world.storm = true;
+    // Some seeds let the cluster form in peace, some don't.
+    let peace = if world.rng.chance(70) {
+        Span::from_ms(2_000)
+    } else {
+        Span(0)
+    };
+    world.later(peace, Happening::Fault);
+    let storm = world.plan.storm;
+    if !world.run_for(Span(peace.0 + storm.0)) {
+        return;
+    }
+    world.heal_all();
+    let slower = world.plan.config.timing.election_timeout.0 / 500_000;
+    let most = Span(WELL_WITHIN.0 * slower.max(1) + CLIENTS_WITHIN.0);
+    match world.settle(most) {
+        Ok(took) => {
+            world.counts.highest("longest way back in ms", took.as_ms());
+            world.counts.add("ways back in ms", took.as_ms());
+        }
+        Err(text) => {
+            return world.fail(format!("not well {} ms after the last fault: {text}", most.as_ms()));
+        }
+    }
+    for at in 0..world.servers.len() {
+        let result = compare_logs(world, at);
+        world.check(result);
+    }
+    world.counts.one("worlds");
+    world
+        .counts
+        .add("entries committed", world.oracle.entries().len() as u64);
+    world.counts.add("messages acknowledged", world.oracle.acks);
+}
+
+/// What a server has on its disk must be what was committed, all of it.
+fn compare_logs(world: &mut World, at: usize) -> Result<(), String> {
+    let disk = super::disk::ServerDisk {
+        disk: world.servers[at].disk.disk.copy(),
+        ..Default::default()
+    };
+    let opened = open_log(world, at, disk).map_err(|error| format!("{} at the end: {error}", server_id(at)))?;
+    let commit = world.servers[at]
+        .node()
+        .map_or(LogIndex(0), |node| node.cluster().commit());
+    let mut next = LogIndex(1);
+    let mut reader = opened.reader;
+    while next <= commit {
+        let entries = read_entries(&mut reader, next, commit)?;
+        if entries.is_empty() {
+            return Err(format!(
+                "{} has no entry {next}, and {commit} is committed",
+                server_id(at)
+            ));
+        }
+        for entry in entries {
+            let mut counts = Counts::default();
+            world.oracle.committed(at, &entry, &mut counts)?;
+            next = entry.index.next();
+        }
+    }
+    Ok(())
+}
+
+/// Runs seeds on so many threads, until one fails or all are done. Gives what was seen, and the failures.
+pub fn run_many(seeds: &[u64], threads: usize, failures_max: usize) -> (Counts, Vec<Failure>) {
+    let next = AtomicU64::new(0);
+    let seen = Mutex::new((Counts::default(), Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed) as usize;
+                    let Some(&seed) = seeds.get(at) else { return };
+                    let (counts, failure) = run(seed, false, None);
+                    let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    seen.0.merge(&counts);
+                    if let Some(failure) = failure {
+                        println!("{}", failure.line());
+                        seen.1.push(failure);
+                    }
+                    if seen.1.len() >= failures_max {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    seen.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,660 @@
+//! One simulated server: a real node on a real log on a simulated disk, driven as the poll loop drives it. A turn reads what has
+//! come, hands it in, gathers the effects; the log's threads are replaced by moments at which they get on.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use syncnet::cluster::message::Entry;
+use syncnet::limits;
+use syncnet::log::reader::Reader;
+use syncnet::log::recovery::{OpenError, Opened, Options};
+use syncnet::log::worker::ReaderJob;
+use syncnet::log::writer::Log;
+use syncnet::log::{Append, ReadAnswer, ReadRequest, Recovered};
+use syncnet::node::{Effect, Input, Node, Setup};
+use syncnet::rng::Rng;
+use syncnet::types::{AppendId, Boot, ConnId, DirectoryId, GroupId, Level, LogIndex, Now, ServerId, Span, Tick};
+use syncnet::wire::client::{Response, encode_response};
+use syncnet::wire::datagram::{Sealed, seal};
+
+use super::disk::ServerDisk;
+use super::net::Bits;
+use super::plan::server_id;
+use super::world::{Happening, World};
+
+/// What the wall clocks begin with.
+const WALL_MS: u64 = 1_790_000_000_000;
+/// Turns within a virtual tenth of a second; more is a loop that never rests.
+const TURNS_MAX: u32 = 20_000;
+
+/// What the log writer does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskStep {
+    /// Write what was taken.
+    Write,
+    /// Sync it.
+    Sync,
+    /// Nothing was written for a while: seal.
+    Seal(u64),
+    /// Make the next segment.
+    Prewrite,
+}
+
+/// Something that waits in the sockets of a server.
+#[derive(Clone, Debug)]
+pub enum Arrival {
+    Bits { from: usize, epoch: u64, bits: Bits },
+    Datagram { from: usize, bytes: Vec<u8> },
+    Stream { conn: u64, bytes: Option<Vec<u8>> },
+    Input(Input),
+}
+
+/// A machine and its data directory, and the process if it runs.
+pub struct Server {
+    pub at: usize,
+    pub id: ServerId,
+    pub disk: ServerDisk,
+    pub directory: DirectoryId,
+    boot: Boot,
+    /// Counts the processes: what was meant for an earlier one is void.
+    pub life: u64,
+    pub process: Option<Box<Process>>,
+    /// Whether the machine answers (with resets) when no process does.
+    pub powered: bool,
+    pub paused: bool,
+    pub frozen: Vec<Happening>,
+    pub inbox: VecDeque<Arrival>,
+    rng: Rng,
+    clock: u64,
+    pub wall_skew_ms: i64,
+    turn_at: Option<Tick>,
+    turns: (Tick, u32),
+    pub disk_factor: u64,
+    pub disk_hangs_until: Tick,
+    /// The last hard state that a recovery has found.
+    pub hard: Option<Recovered>,
+    /// Whether the process was asked to stop.
+    pub stopping: bool,
+}
+
+/// A running process.
+pub struct Process {
+    pub node: Node,
+    log: Log<ServerDisk>,
+    reader: Reader<ServerDisk>,
+    appends: VecDeque<Append>,
+    writing: bool,
+    writes: u64,
+    persisted: AppendId,
+    jobs: VecDeque<ReaderJob>,
+    reading: bool,
+    datagrams: u64,
+    /// Connections whose subscriptions may have something.
+    pub ready: BTreeSet<u64>,
+}
+
+impl Server {
+    pub fn new(at: usize, rng: &mut Rng) -> Server {
+        Server {
+            at,
+            id: server_id(at),
+            disk: ServerDisk::default(),
+            directory: DirectoryId(rng.draw() | 1),
+            boot: Boot(0),
+            life: 0,
+            process: None,
+            powered: true,
+            paused: false,
+            frozen: Vec::new(),
+            inbox: VecDeque::new(),
+            rng: rng.child(),
+            clock: 0,
+            wall_skew_ms: 0,
+            turn_at: None,
+            turns: (Tick(0), 0),
+            disk_factor: 1,
+            disk_hangs_until: Tick(0),
+            hard: None,
+            stopping: false,
+        }
+    }
+
+    pub fn node(&self) -> Option<&Node> {
+        self.process.as_ref().map(|process| &process.node)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some() && !self.paused
+    }
+
+    fn now(&self, world: Tick) -> Now {
+        let wall = WALL_MS as i64 + self.wall_skew_ms + (world.0 / 1000) as i64;
+        Now {
+            tick: Tick(world.0 + self.clock),
+            wall_ms: wall.max(1) as u64,
+        }
+    }
+
+    fn world_time(&self, own: Tick) -> Tick {
+        Tick(own.0.saturating_sub(self.clock))
+    }
+}
+
+/// Opens the log of a directory as a starting server does.
+pub fn open_log(world: &World, at: usize, disk: ServerDisk) -> Result<Opened<ServerDisk>, OpenError> {
+    let options = Options {
+        segment_size: world.plan.config.log.segment_size,
+        groups: vec![GroupId::ROOT],
+    };
+    Log::open(disk, world.servers[at].directory, &options)
+}
+
+/// Entries as they stand on the disk of a server, a bounded number of them.
+pub fn read_entries(reader: &mut Reader<ServerDisk>, from: LogIndex, to: LogIndex) -> Result<Vec<Entry>, String> {
+    let (group, bytes_max) = (GroupId::ROOT, 1 << 20);
+    match reader.read(&ReadRequest::Entries {
+        token: 0,
+        group,
+        from,
+        to,
+        bytes_max,
+    }) {
+        Ok(ReadAnswer::Entries { entries, .. }) => Ok(entries),
+        other => Err(format!("entries from {from} to {to} can't be read: {other:?}")),
+    }
+}
+
+impl World {
+    // --- The life of a process ------------------------------------------------------------------
+
+    /// Starts the server's process, if none runs.
+    pub fn start(&mut self, at: usize) {
+        if self.servers[at].process.is_some() {
+            return;
+        }
+        let opened = match open_log(self, at, self.servers[at].disk.clone()) {
+            Ok(opened) => opened,
+            Err(OpenError::Io { .. }) => {
+                // The disk failed once more; whoever watches over the server starts it again.
+                self.counts.one("failed disks");
+                return self.later(Span::from_ms(300), Happening::Start { server: at });
+            }
+            Err(error) => return self.fail(format!("{} can't be started: {error}", server_id(at))),
+        };
+        if opened.report.cut_bytes > 0 {
+            self.counts.one("torn ends cut off");
+            self.counts.add("bytes cut off", opened.report.cut_bytes);
+        }
+        if opened.report.rewritten_bytes > 0 {
+            self.counts.one("ends written anew");
+        }
+        let recovered = opened.groups.into_iter().find(|(group, _)| *group == GroupId::ROOT);
+        let recovered = recovered.map(|(_, recovered)| recovered).unwrap_or_default();
+        let result = self.oracle.restarted(at, &recovered);
+        self.check(result);
+        let config = Arc::clone(&self.plan.config);
+        let server = &mut self.servers[at];
+        server.life += 1;
+        server.boot = server.boot.next();
+        server.powered = true;
+        server.stopping = false;
+        server.clock = server.rng.below(1 << 40);
+        server.hard = Some(recovered.clone());
+        server.inbox.clear();
+        let setup = Setup {
+            config,
+            me: server.id,
+            directory: server.directory,
+            boot: server.boot,
+            recovered,
+            seed: server.rng.draw(),
+        };
+        let node = match Node::new(setup, server.now(self.now)) {
+            Ok(node) => node,
+            Err(text) => return self.fail(format!("{} can't be started: {text}", server_id(at))),
+        };
+        server.process = Some(Box::new(Process {
+            node,
+            log: opened.log,
+            reader: opened.reader,
+            appends: VecDeque::new(),
+            writing: false,
+            writes: 0,
+            persisted: AppendId(0),
+            jobs: VecDeque::new(),
+            reading: false,
+            datagrams: 0,
+            ready: BTreeSet::new(),
+        }));
+        let life = server.life;
+        self.counts.one("starts");
+        self.say(|| format!("{} starts, life {life}", server_id(at)));
+        self.net_started(at);
+        let step = DiskStep::Prewrite;
+        self.later(Span::from_ms(5), Happening::Disk { server: at, life, step });
+        self.wake_server(at);
+    }
+
+    /// The process is gone, with what it had in memory. The other ends of its connections notice if the machine goes on.
+    pub fn end_process(&mut self, at: usize, machine_goes_on: bool) {
+        let server = &mut self.servers[at];
+        if server.process.take().is_none() {
+            return;
+        }
+        server.life += 1;
+        server.paused = false;
+        server.frozen.clear();
+        server.inbox.clear();
+        server.turn_at = None;
+        self.net_ended(at, machine_goes_on);
+        self.streams_ended(at, machine_goes_on);
+    }
+
+    /// The process dies; what it wrote stays in the page cache.
+    pub fn kill(&mut self, at: usize) {
+        if let Some(process) = &mut self.servers[at].process {
+            self.counts.one("kills");
+            // Killed in the middle of a write.
+            if process.writing && self.rng.chance(50) {
+                let _ = process.log.flush();
+            }
+            self.say(|| format!("{} is killed", server_id(at)));
+            self.end_process(at, true);
+        }
+        self.servers[at].disk.disk.kill();
+    }
+
+    /// The machine loses power.
+    pub fn power_cut(&mut self, at: usize) {
+        self.counts.one("power cuts");
+        if let Some(process) = &mut self.servers[at].process
+            && process.writing
+            && self.rng.chance(50)
+        {
+            let _ = process.log.flush();
+        }
+        self.say(|| format!("{} loses power", server_id(at)));
+        self.end_process(at, false);
+        self.servers[at].powered = false;
+        let mut rng = self.rng.child();
+        self.servers[at].disk.disk.power_cut(&mut rng);
+    }
+
+    pub fn pause(&mut self, at: usize) {
+        if self.servers[at].process.is_some() && !self.servers[at].paused {
+            self.say(|| format!("{} is stopped (SIGSTOP)", server_id(at)));
+            self.servers[at].paused = true;
+        }
+    }
+
+    pub fn resume(&mut self, at: usize) {
+        if !self.servers[at].paused {
+            return;
+        }
+        self.say(|| format!("{} goes on", server_id(at)));
+        self.servers[at].paused = false;
+        self.wake_server(at);
+        for happening in std::mem::take(&mut self.servers[at].frozen) {
+            // What waits in the sockets is read before silence is believed.
+            let late = matches!(happening, Happening::Silence { .. });
+            self.later(Span(if late { 1_000 } else { 0 }), happening);
+        }
+    }
+
+    // --- Turns ----------------------------------------------------------------------------------
+
+    /// Has the server take a turn soon.
+    pub fn wake_server(&mut self, at: usize) {
+        let busy = self.plan.turn.draw(&mut self.servers[at].rng);
+        self.turn_at(at, self.now.after(busy));
+    }
+
+    fn turn_at(&mut self, at: usize, when: Tick) {
+        let server = &mut self.servers[at];
+        if server.process.is_none() || server.turn_at.is_some_and(|planned| planned <= when) {
+            return;
+        }
+        server.turn_at = Some(when);
+        let life = server.life;
+        self.at(when, Happening::Turn { server: at, life });
+    }
+
+    pub fn turn(&mut self, at: usize, life: u64) {
+        let server = &mut self.servers[at];
+        if server.life != life || server.turn_at.is_none_or(|planned| planned > self.now) {
+            return;
+        }
+        server.turn_at = None;
+        let (since, turns) = &mut server.turns;
+        if self.now.since(*since) > Span::from_ms(100) {
+            (*since, *turns) = (self.now, 0);
+        }
+        *turns += 1;
+        if *turns > TURNS_MAX {
+            return self.fail(format!("{} never rests: {TURNS_MAX} turns in 100 ms", server_id(at)));
+        }
+        for arrival in std::mem::take(&mut self.servers[at].inbox) {
+            for input in self.read_socket(at, arrival) {
+                self.step(at, input);
+            }
+        }
+        let held_back = self.take_requests(at);
+        let (now, due) = {
+            let server = &self.servers[at];
+            let now = server.now(self.now);
+            let deadline = server.node().and_then(Node::deadline);
+            (now, deadline.is_some_and(|deadline| deadline <= now.tick))
+        };
+        if due {
+            self.step(at, Input::Timer);
+        }
+        self.drain(at);
+        self.pump(at);
+        self.drain(at);
+        self.observe(at);
+        let Some(deadline) = self.servers[at].node().map(Node::deadline) else {
+            return;
+        };
+        if let Some(deadline) = deadline {
+            let soonest = self.now.after(self.plan.turn.draw(&mut self.rng));
+            // Rounded up, as a poll's time-out is.
+            let when = if deadline <= now.tick {
+                soonest
+            } else {
+                self.servers[at].world_time(deadline).max(soonest)
+            };
+            self.turn_at(at, when);
+        }
+        if held_back {
+            self.turn_at(at, self.now.after(Span::from_ms(1)));
+        }
+    }
+
+    pub fn step(&mut self, at: usize, input: Input) {
+        let now = self.servers[at].now(self.now);
+        self.trace_input(at, &input);
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
+        process.node.step(now, input);
+        if self.plan.drain_each {
+            self.drain(at);
+        }
+    }
+
+    fn drain(&mut self, at: usize) {
+        while let Some(process) = &mut self.servers[at].process
+            && let Some(effect) = process.node.poll()
+        {
+            self.effect(at, effect);
+        }
+    }
+
+    fn trace_input(&self, at: usize, input: &Input) {
+        self.say(|| {
+            let mut text = format!("{input:?}");
+            text.truncate(text.char_indices().nth(220).map_or(text.len(), |(end, _)| end));
+            format!("{} < {text}", server_id(at))
+        });
+    }
+
+    fn effect(&mut self, at: usize, effect: Effect) {
+        self.say(|| {
+            let mut text = format!("{effect:?}");
+            text.truncate(text.char_indices().nth(220).map_or(text.len(), |(end, _)| end));
+            format!("{} > {text}", server_id(at))
+        });
+        match effect {
+            Effect::Append(append) => {
+                let Some(process) = &mut self.servers[at].process else {
+                    return;
+                };
+                process.appends.push_back(append);
+                let waiting = process.appends.len();
+                self.counts.highest("most appends waiting", waiting as u64);
+                if waiting > limits::UNPERSISTED_APPENDS_MAX + limits::APPEND_PLACES_FOR_VOTES {
+                    self.fail(format!("{} has {waiting} appends waiting", server_id(at)));
+                }
+                self.begin_write(at);
+            }
+            Effect::Index(items) => self.reader_job(at, ReaderJob::Index(items)),
+            Effect::Read(request) => self.reader_job(at, ReaderJob::Read(request)),
+            Effect::Peer(to, message) => {
+                let result = self.oracle.sends(at, to, &message);
+                self.check(result);
+                self.send_to_peer(at, to, &message);
+            }
+            Effect::Datagram(datagram) => {
+                let Some(process) = &mut self.servers[at].process else {
+                    return;
+                };
+                process.datagrams += 1;
+                let sealed = Sealed {
+                    sender: process.node.sender(),
+                    sequence: process.datagrams,
+                    datagram,
+                };
+                let bytes = seal(&sealed, self.plan.config.secret.as_ref());
+                self.multicast(at, &bytes);
+            }
+            Effect::Reply(conn, response) => {
+                match &response {
+                    Response::Redirect { .. } => self.counts.one("redirects"),
+                    Response::Resend { .. } => self.counts.one("resends asked for"),
+                    _ => {}
+                }
+                if let Some(conn) = self.conns.get_mut(&conn.0) {
+                    encode_response(&response, &mut conn.output);
+                    let id = conn.id;
+                    self.flush(id);
+                }
+            }
+            Effect::Deliver(conn) => {
+                if let Some(process) = &mut self.servers[at].process {
+                    process.ready.insert(conn.0);
+                }
+            }
+            Effect::Close(conn) => {
+                if let Some(conn) = self.conns.get_mut(&conn.0) {
+                    conn.closing = true;
+                    let id = conn.id;
+                    self.flush(id);
+                }
+            }
+            Effect::Event(event) => {
+                self.say(|| format!("{} says ({:?}): {}", server_id(at), event.level, event.text));
+                if event.level == Level::Error {
+                    self.fail(format!("{} says: {}", server_id(at), event.text));
+                }
+                if self.keep_events {
+                    self.events.push((self.now, at, event.text));
+                }
+            }
+            Effect::Stopped => {
+                if let Some(process) = &mut self.servers[at].process {
+                    let _ = process.log.flush();
+                    let _ = process.log.close();
+                    self.counts.one("orderly stops");
+                    self.say(|| format!("{} has stopped", server_id(at)));
+                    self.end_process(at, true);
+                }
+            }
+            Effect::Misconfigured(text) => self.fail(format!("{}: misconfigured: {text}", server_id(at))),
+        }
+    }
+
+    // --- The log's threads ----------------------------------------------------------------------
+
+    fn disk_delay(&mut self, at: usize, delay: Span) -> Span {
+        let server = &self.servers[at];
+        let hangs = server.disk_hangs_until.since(self.now);
+        Span(delay.0 * server.disk_factor + hangs.0)
+    }
+
+    fn begin_write(&mut self, at: usize) {
+        let server = &mut self.servers[at];
+        let Some(process) = &mut server.process else { return };
+        if process.writing || process.appends.is_empty() {
+            return;
+        }
+        process.writing = true;
+        let delay = self.plan.write.draw(&mut server.rng);
+        let life = server.life;
+        let delay = self.disk_delay(at, delay);
+        let step = DiskStep::Write;
+        self.later(delay, Happening::Disk { server: at, life, step });
+    }
+
+    pub fn disk_step(&mut self, at: usize, life: u64, step: DiskStep) {
+        let server = &mut self.servers[at];
+        if server.life != life {
+            return;
+        }
+        let Some(process) = &mut server.process else { return };
+        let mut next = None;
+        let outcome = match step {
+            DiskStep::Write => {
+                // All that waits, as one write and one sync.
+                let mut outcome = Ok(());
+                while outcome.is_ok()
+                    && process.log.buffered() < limits::LOG_BATCH_BYTES_MAX
+                    && let Some(append) = process.appends.pop_front()
+                {
+                    outcome = process.log.append(&append);
+                }
+                let delay = self.plan.sync.draw(&mut server.rng);
+                next = Some((delay, DiskStep::Sync));
+                outcome.and_then(|()| process.log.flush())
+            }
+            DiskStep::Sync => process.log.sync().map(|persisted| {
+                process.writing = false;
+                process.writes += 1;
+                next = Some((limits::SEAL_AFTER, DiskStep::Seal(process.writes)));
+                if let Some(id) = persisted.filter(|&id| id > process.persisted) {
+                    process.persisted = id;
+                    server.inbox.push_back(Arrival::Input(Input::Persisted(id)));
+                }
+            }),
+            DiskStep::Seal(writes) => {
+                if process.writes == writes && !process.writing && process.log.wants_seal() {
+                    process.log.seal()
+                } else {
+                    Ok(())
+                }
+            }
+            DiskStep::Prewrite => {
+                let prewritten = process.log.prewriter().step();
+                next = Some((Span::from_ms(20), DiskStep::Prewrite));
+                prewritten.map(|_| ())
+            }
+        };
+        if let Err(error) = outcome {
+            self.say(|| format!("the disk of {} failed: {error}", server_id(at)));
+            self.counts.one("failed disks");
+            self.end_process(at, true);
+            let after = Span(self.rng.between(100_000, 1_500_000));
+            return self.later(after, Happening::Start { server: at });
+        }
+        if let Some((delay, step)) = next {
+            let delay = if step == DiskStep::Sync {
+                self.disk_delay(at, delay)
+            } else {
+                delay
+            };
+            self.later(delay, Happening::Disk { server: at, life, step });
+        }
+        if step == DiskStep::Sync {
+            self.begin_write(at);
+            self.wake_server(at);
+        }
+    }
+
+    fn reader_job(&mut self, at: usize, job: ReaderJob) {
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
+        process.jobs.push_back(job);
+        if process.jobs.len() > limits::READ_JOBS_MAX {
+            return self.fail(format!("{} has more reader jobs than places", server_id(at)));
+        }
+        self.begin_read(at);
+    }
+
+    fn begin_read(&mut self, at: usize) {
+        let server = &mut self.servers[at];
+        let Some(process) = &mut server.process else { return };
+        if process.reading || process.jobs.is_empty() {
+            return;
+        }
+        process.reading = true;
+        let is_index = matches!(process.jobs.front(), Some(ReaderJob::Index(_)));
+        let delay = if is_index {
+            Span(1)
+        } else {
+            self.plan.read.draw(&mut server.rng)
+        };
+        let life = server.life;
+        let delay = if is_index { delay } else { self.disk_delay(at, delay) };
+        self.later(delay, Happening::Read { server: at, life });
+    }
+
+    pub fn read_step(&mut self, at: usize, life: u64) {
+        let server = &mut self.servers[at];
+        if server.life != life {
+            return;
+        }
+        let Some(process) = &mut server.process else { return };
+        process.reading = false;
+        match process.jobs.pop_front() {
+            Some(ReaderJob::Index(items)) => process.reader.index(&items),
+            Some(ReaderJob::Read(request)) => match process.reader.read(&request) {
+                Ok(answer) => {
+                    server.inbox.push_back(Arrival::Input(Input::Read(answer)));
+                    self.counts.one("reads from the log");
+                    self.wake_server(at);
+                }
+                Err(error) => self.fail(format!("{} can't read its log: {error}", server_id(at))),
+            },
+            None => {}
+        }
+        self.begin_read(at);
+    }
+
+    /// Who leads, as far as running servers say so of themselves.
+    pub fn leaders(&self) -> Vec<usize> {
+        let leads = |server: &&Server| {
+            server
+                .node()
+                .is_some_and(|node| node.cluster().role() == syncnet::cluster::Role::Leader)
+        };
+        self.servers.iter().filter(leads).map(|server| server.at).collect()
+    }
+
+    /// The state of a server is looked at after each of its turns.
+    fn observe(&mut self, at: usize) {
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
+        let in_flight = self.people.iter().any(|person| person.core.unacknowledged() > 0);
+        let reader = &mut process.reader;
+        let mut older = |from, to| read_entries(reader, from, to);
+        let result = self
+            .oracle
+            .observe(at, &process.node, in_flight, &mut self.counts, &mut older);
+        self.check(result);
+    }
+
+    /// How far the server has applied; 0 if it doesn't run.
+    pub fn applied(&self, at: usize) -> LogIndex {
+        self.servers[at]
+            .node()
+            .map_or(LogIndex(0), |node| node.state().applied())
+    }
+
+    /// Whether a request of this connection would be taken.
+    pub fn accepts(&self, at: usize, conn: u64) -> bool {
+        self.servers[at]
+            .node()
+            .is_some_and(|node| node.accepts_commands(ConnId(conn)))
+    }
+}

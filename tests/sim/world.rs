@@ -1,0 +1,212 @@
+//! The simulated world: virtual time, and everything that is going to happen, in order. One seed, one history: whatever is drawn
+//! comes from generators that the seed gave, and whatever happens at the same moment happens in the order in which it was planned.
+
+use std::collections::BTreeMap;
+
+use syncnet::rng::Rng;
+use syncnet::types::{Span, Tick};
+
+use super::counts::Counts;
+use super::faults::Healing;
+use super::net::{Bits, Net};
+use super::oracle::Oracle;
+use super::people::{Conn, Person};
+use super::plan::{Plan, shown};
+use super::server::{DiskStep, Server};
+
+/// Something that is going to happen.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// A server's turn of its poll loop.
+    Turn { server: usize, life: u64 },
+    /// The log writer of a server gets on.
+    Disk { server: usize, life: u64, step: DiskStep },
+    /// The log reader of a server is done with its next job.
+    Read { server: usize, life: u64 },
+    /// The server is started.
+    Start { server: usize },
+    /// Something comes out of a link.
+    Bits {
+        from: usize,
+        to: usize,
+        epoch: u64,
+        bits: Bits,
+    },
+    /// The server that dials tries to make a link.
+    Dial { from: usize, to: usize },
+    /// Has the link been silent for too long?
+    Silence { at: usize, of: usize, epoch: u64 },
+    /// A datagram arrives.
+    Datagram { from: usize, to: usize, bytes: Vec<u8> },
+    /// Bytes of a client arrive at its server, or of the server at its client. None: the end of the connection.
+    Stream {
+        conn: u64,
+        to_server: bool,
+        bytes: Option<Vec<u8>>,
+    },
+    /// A client's attempt to connect comes to something.
+    Connected { conn: u64 },
+    /// The core of a client wants to be woken.
+    Wake { person: usize, incarnation: u64 },
+    /// A person does the next thing.
+    Act { person: usize },
+    /// The next fault comes.
+    Fault,
+    /// A fault ends.
+    Heal(Healing),
+}
+
+/// What a sabotage test breaks at the edge of the simulation, to see that it is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Disks say that they have synced, and haven't.
+    LyingDisks,
+    /// The network turns refused votes into granted ones.
+    ForgedVotes,
+    /// The network answers a leader's appends as if all were durable at the follower.
+    ForgedAppends,
+    /// Each message of a client comes a second time under the next free number, as from a client that counts anew when it repeats.
+    RenumberedRetries,
+}
+
+/// Everything there is.
+pub struct World {
+    pub plan: Plan,
+    pub now: Tick,
+    queue: BTreeMap<(Tick, u64), Happening>,
+    planned: u64,
+    /// For the network and whatever has no generator of its own.
+    pub rng: Rng,
+    pub servers: Vec<Server>,
+    pub net: Net,
+    pub people: Vec<Person>,
+    pub conns: BTreeMap<u64, Conn>,
+    pub conns_made: u64,
+    pub oracle: Oracle,
+    pub counts: Counts,
+    pub sabotage: Option<Sabotage>,
+    pub trace: bool,
+    /// What the nodes told their operators, for scenarios.
+    pub events: Vec<(Tick, usize, String)>,
+    pub keep_events: bool,
+    /// Whether faults still come.
+    pub storm: bool,
+    /// The first promise that was broken.
+    pub failure: Option<String>,
+}
+
+impl World {
+    /// A world in which no server has been started yet.
+    pub fn new(plan: Plan) -> World {
+        let mut rng = Rng::new(plan.seed ^ 0x5EED);
+        let count = plan.servers();
+        let servers = (0..count).map(|at| Server::new(at, &mut rng)).collect();
+        World {
+            now: Tick::from_ms(1_000),
+            queue: BTreeMap::new(),
+            planned: 0,
+            servers,
+            net: Net::new(count),
+            people: Vec::new(),
+            conns: BTreeMap::new(),
+            conns_made: 0,
+            oracle: Oracle::new(count),
+            counts: Counts::default(),
+            sabotage: None,
+            trace: false,
+            events: Vec::new(),
+            keep_events: false,
+            storm: false,
+            failure: None,
+            rng,
+            plan,
+        }
+    }
+
+    /// Plans something for later.
+    pub fn later(&mut self, after: Span, happening: Happening) {
+        self.at(self.now.after(after), happening);
+    }
+
+    /// Plans something for a moment.
+    pub fn at(&mut self, at: Tick, happening: Happening) {
+        self.planned += 1;
+        self.queue.insert((at.max(self.now), self.planned), happening);
+    }
+
+    /// Lets time pass up to a moment. False if a promise was broken.
+    pub fn run_until(&mut self, end: Tick) -> bool {
+        while self.failure.is_none() {
+            match self.queue.first_key_value() {
+                Some((&(at, _), _)) if at <= end => {}
+                _ => break,
+            }
+            if let Some(((at, _), happening)) = self.queue.pop_first() {
+                self.now = at;
+                self.happen(happening);
+            }
+        }
+        self.now = self.now.max(end);
+        self.failure.is_none()
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, span: Span) -> bool {
+        self.run_until(self.now.after(span))
+    }
+
+    pub fn happen(&mut self, happening: Happening) {
+        // What concerns a process that is stopped waits until it goes on.
+        if let Some(server) = self.stopped_process(&happening) {
+            self.servers[server].frozen.push(happening);
+            return;
+        }
+        match happening {
+            Happening::Turn { server, life } => self.turn(server, life),
+            Happening::Disk { server, life, step } => self.disk_step(server, life, step),
+            Happening::Read { server, life } => self.read_step(server, life),
+            Happening::Start { server } => self.start(server),
+            Happening::Bits { from, to, epoch, bits } => self.bits_arrive(from, to, epoch, bits),
+            Happening::Dial { from, to } => self.dial(from, to),
+            Happening::Silence { at, of, epoch } => self.check_silence(at, of, epoch),
+            Happening::Datagram { from, to, bytes } => self.datagram_arrives(from, to, &bytes),
+            Happening::Stream { conn, to_server, bytes } => self.stream_arrives(conn, to_server, bytes),
+            Happening::Connected { conn } => self.connect_ends(conn),
+            Happening::Wake { person, incarnation } => self.wake_person(person, incarnation),
+            Happening::Act { person } => self.act(person),
+            Happening::Fault => self.next_fault(),
+            Happening::Heal(healing) => self.heal(&healing),
+        }
+    }
+
+    fn stopped_process(&self, happening: &Happening) -> Option<usize> {
+        let server = match *happening {
+            Happening::Turn { server, .. } | Happening::Disk { server, .. } | Happening::Read { server, .. } => server,
+            Happening::Silence { at, .. } => at,
+            _ => return None,
+        };
+        self.servers[server].paused.then_some(server)
+    }
+
+    /// A promise was broken.
+    pub fn fail(&mut self, text: String) {
+        if self.failure.is_none() {
+            self.say(|| format!("FAILED: {text}"));
+            self.failure = Some(format!("at {}: {text}", shown(self.now).trim()));
+        }
+    }
+
+    /// Notes the outcome of a check.
+    pub fn check(&mut self, result: Result<(), String>) {
+        if let Err(text) = result {
+            self.fail(text);
+        }
+    }
+
+    /// A line of the trace.
+    pub fn say(&self, line: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{} {}", shown(self.now), line());
+        }
+    }
+}
