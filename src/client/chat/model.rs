@@ -110,6 +110,18 @@ impl Model {
         self.todo.pop_front()
     }
 
+    /// Whether it will want to end once what is to be done before is done.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        self.todo.iter().any(|what| matches!(what, Do::Quit(_)))
+    }
+
+    /// Whether a session was ever open: without one, nothing was sent.
+    #[must_use]
+    pub fn was_open(&self) -> bool {
+        self.session.is_some()
+    }
+
     /// Messages that aren't acknowledged yet.
     #[must_use]
     pub fn pending(&self) -> usize {
@@ -374,7 +386,7 @@ impl Model {
         } else {
             self.note(&format!("{name}: {text}"));
             if code == Code::NameTaken {
-                self.note("choose another name with -u NAME");
+                self.note("syncnet -u NAME takes another name");
             }
             self.todo.push_back(Do::Quit(programs::refusal_code(code)));
         }

@@ -239,7 +239,7 @@ fn a_taken_name_ends_the_chat_and_says_what_to_do() {
         text: "taken".into(),
     });
     assert_eq!(world.quit, Some(5));
-    assert!(world.said("-u NAME"));
+    assert!(world.said("-u NAME takes another"));
 }
 
 #[test]
