@@ -2,17 +2,17 @@
 //! begun with a handshake: a cut one loses nothing and delivers later, or is given up by one end or both; a reset one loses what
 //! was on the way. Datagrams are lost, delayed, repeated and overtaken.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use syncnet::cluster::message::{AppendResult, Message, Sender};
+use syncnet::limits;
 use syncnet::node::Input;
 use syncnet::types::{Boot, DirectoryId, LogIndex, ServerId, Span, Tick};
+use syncnet::wire::datagram;
 use syncnet::wire::frame::{LENGTH_BYTES, Split, split};
 use syncnet::wire::peer::{
     Handshake, MAGIC, PeerMessage, VERSIONS, decode_handshake, decode_message, encode_handshake, encode_message,
 };
-use syncnet::wire::datagram;
-use syncnet::limits;
 
 use super::plan::server_id;
 use super::server::Arrival;
@@ -45,8 +45,10 @@ pub struct Net {
     links_cut: Vec<bool>,
     /// No datagram gets from one to the other.
     datagrams_cut: Vec<bool>,
-    /// What waits behind a cut.
-    stalled: Vec<VecDeque<(u64, Bits)>>,
+    /// What waits behind a cut, in the order in which it was sent.
+    stalled: Vec<BTreeMap<u64, (u64, Bits)>>,
+    /// Counts what is put on links and streams.
+    pub numbers: u64,
     last: Vec<Tick>,
     epochs: u64,
     /// For the server that dials: when it tried last, and how long it rests.
@@ -66,7 +68,8 @@ impl Net {
             ends: vec![End::default(); pairs],
             links_cut: vec![false; pairs],
             datagrams_cut: vec![false; pairs],
-            stalled: vec![VecDeque::new(); pairs],
+            stalled: vec![BTreeMap::new(); pairs],
+            numbers: 0,
             last: vec![Tick(0); pairs],
             epochs: 0,
             tried: vec![(Tick(0), Span(0)); pairs],
@@ -106,8 +109,8 @@ impl World {
         let pair = self.net.pair(from, to);
         self.net.datagrams_cut[pair] = false;
         if std::mem::take(&mut self.net.links_cut[pair]) {
-            for (epoch, bits) in std::mem::take(&mut self.net.stalled[pair]) {
-                self.put_on_link(from, to, epoch, bits);
+            for (number, (epoch, bits)) in std::mem::take(&mut self.net.stalled[pair]) {
+                self.deliver(from, to, epoch, bits, number);
             }
         }
     }
@@ -119,7 +122,11 @@ impl World {
             let pair = self.net.pair(at, of);
             self.net.stalled[pair].clear();
             if let Some(epoch) = self.net.end(at, of).open {
-                let arrival = Arrival::Bits { from: of, epoch, bits: Bits::End };
+                let arrival = Arrival::Bits {
+                    from: of,
+                    epoch,
+                    bits: Bits::End,
+                };
                 self.arrive(at, arrival);
             }
         }
@@ -176,7 +183,11 @@ impl World {
         let reached = self.servers[to].is_running() && !self.net.is_cut(from, to) && !self.net.is_cut(to, from);
         // If it fails, the next try comes after the rest; if it works, that try finds the link.
         let silent = !reached && !self.servers[to].powered;
-        let wait = if silent { self.plan.config.timing.connect_timeout } else { Span(0) };
+        let wait = if silent {
+            self.plan.config.timing.connect_timeout
+        } else {
+            Span(0)
+        };
         self.plan_dial(from, to, Span(rest.0 + wait.0 + 2 * self.plan.link.high));
         if !reached {
             return;
@@ -225,22 +236,36 @@ impl World {
     }
 
     fn put_on_link(&mut self, from: usize, to: usize, epoch: u64, bits: Bits) {
+        self.net.numbers += 1;
+        self.deliver(from, to, epoch, bits, self.net.numbers);
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, epoch: u64, bits: Bits, number: u64) {
         let pair = self.net.pair(from, to);
         if self.net.links_cut[pair] {
-            self.net.stalled[pair].push_back((epoch, bits));
+            self.net.stalled[pair].insert(number, (epoch, bits));
             return;
         }
         let arrives = self.now.after(self.plan.link.draw(&mut self.rng));
         let at = arrives.max(Tick(self.net.last[pair].0 + 1));
         self.net.last[pair] = at;
-        self.at(at, Happening::Bits { from, to, epoch, bits });
+        self.at(
+            at,
+            Happening::Bits {
+                from,
+                to,
+                epoch,
+                bits,
+                number,
+            },
+        );
     }
 
-    pub fn bits_arrive(&mut self, from: usize, to: usize, epoch: u64, bits: Bits) {
+    pub fn bits_arrive(&mut self, from: usize, to: usize, epoch: u64, bits: Bits, number: u64) {
         let pair = self.net.pair(from, to);
         if self.net.links_cut[pair] {
             // Sent again and again until the cut heals.
-            self.net.stalled[pair].push_back((epoch, bits));
+            self.net.stalled[pair].insert(number, (epoch, bits));
             return;
         }
         self.arrive(to, Arrival::Bits { from, epoch, bits });
@@ -252,7 +277,11 @@ impl World {
             self.servers[at].inbox.push_back(arrival);
             self.wake_server(at);
         } else if self.servers[at].powered
-            && let Arrival::Bits { from, epoch, bits: Bits::Frame(_) | Bits::Proof { .. } } = arrival
+            && let Arrival::Bits {
+                from,
+                epoch,
+                bits: Bits::Frame(_) | Bits::Proof { .. },
+            } = arrival
         {
             self.put_on_link(at, from, epoch, Bits::End);
         }
@@ -281,7 +310,10 @@ impl World {
                 let Some(Sender { directory, boot, .. }) = self.hello_of(at, &hello) else {
                     return Vec::new();
                 };
-                let end = End { open: Some(epoch), heard: self.now };
+                let end = End {
+                    open: Some(epoch),
+                    heard: self.now,
+                };
                 self.net.ends[pair] = end;
                 self.net.tried[pair].1 = self.plan.config.timing.heartbeat_interval;
                 self.counts.one("links made");
@@ -291,7 +323,11 @@ impl World {
                 if open.is_some() {
                     inputs.push(Input::LinkDown { server });
                 }
-                inputs.push(Input::LinkUp { server, directory, boot });
+                inputs.push(Input::LinkUp {
+                    server,
+                    directory,
+                    boot,
+                });
                 inputs
             }
             Bits::Frame(bytes) if open == Some(epoch) => {
@@ -327,7 +363,10 @@ impl World {
                 let ours = self.servers[at].node()?.sender();
                 // The other may have been formed since it said hello; two clusters would be the end of all promises.
                 if sender.cluster.0 != 0 && ours.cluster.0 != 0 && sender.cluster != ours.cluster {
-                    self.fail(format!("{} and {} belong to different clusters", sender.server, ours.server));
+                    self.fail(format!(
+                        "{} and {} belong to different clusters",
+                        sender.server, ours.server
+                    ));
                 }
                 Some(sender)
             }
@@ -410,7 +449,10 @@ impl World {
             }
         };
         let sender = sealed.sender;
-        let fresh = self.net.seen.insert((at, sender.directory, sender.boot, sealed.sequence));
+        let fresh = self
+            .net
+            .seen
+            .insert((at, sender.directory, sender.boot, sealed.sequence));
         if !fresh {
             self.counts.one("datagrams repeated");
             if !self.plan.replays {
@@ -437,15 +479,36 @@ impl World {
         match (sabotage, message) {
             (
                 Sabotage::ForgedVotes,
-                PeerMessage::Cluster(Message::VoteAnswer { group, term, granted: false }),
-            ) => PeerMessage::Cluster(Message::VoteAnswer { group, term, granted: true }),
+                PeerMessage::Cluster(Message::VoteAnswer {
+                    group,
+                    term,
+                    granted: false,
+                }),
+            ) => PeerMessage::Cluster(Message::VoteAnswer {
+                group,
+                term,
+                granted: true,
+            }),
             (
                 Sabotage::ForgedAppends,
-                PeerMessage::Cluster(Message::AppendAnswer { group, term, round, result: AppendResult::Matched { received, .. } }),
+                PeerMessage::Cluster(Message::AppendAnswer {
+                    group,
+                    term,
+                    round,
+                    result: AppendResult::Matched { received, .. },
+                }),
             ) => {
                 let received = LogIndex(received.0 + 3);
-                let result = AppendResult::Matched { received, durable: received };
-                PeerMessage::Cluster(Message::AppendAnswer { group, term, round, result })
+                let result = AppendResult::Matched {
+                    received,
+                    durable: received,
+                };
+                PeerMessage::Cluster(Message::AppendAnswer {
+                    group,
+                    term,
+                    round,
+                    result,
+                })
             }
             (_, message) => message,
         }

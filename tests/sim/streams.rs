@@ -55,16 +55,29 @@ impl World {
 
     /// Puts bytes (or the end) on the way.
     pub fn put_on_stream(&mut self, id: u64, to_server: bool, bytes: Option<Vec<u8>>) {
+        self.net.numbers += 1;
+        self.deliver_stream(id, to_server, bytes, self.net.numbers);
+    }
+
+    fn deliver_stream(&mut self, id: u64, to_server: bool, bytes: Option<Vec<u8>>, number: u64) {
         let delay = self.plan.client.draw(&mut self.rng);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if self.net.clients_cut.contains(&(conn.person, conn.server)) {
-            conn.stalled.push_back((to_server, bytes));
+            conn.stalled.insert(number, (to_server, bytes));
             return;
         }
         let last = &mut conn.last[usize::from(to_server)];
         let at = self.now.after(delay).max(Tick(last.0 + 1));
         *last = at;
-        self.at(at, Happening::Stream { conn: id, to_server, bytes });
+        self.at(
+            at,
+            Happening::Stream {
+                conn: id,
+                to_server,
+                bytes,
+                number,
+            },
+        );
     }
 
     /// The connections between a client and a server work again.
@@ -73,17 +86,22 @@ impl World {
         let of = |conn: &&mut Conn| conn.person == person && conn.server == server;
         let mut waiting = Vec::new();
         for conn in self.conns.values_mut().filter(of) {
-            waiting.extend(conn.stalled.drain(..).map(|(to_server, bytes)| (conn.id, to_server, bytes)));
+            let stalled = std::mem::take(&mut conn.stalled);
+            waiting.extend(
+                stalled
+                    .into_iter()
+                    .map(|(number, (to_server, bytes))| (conn.id, number, to_server, bytes)),
+            );
         }
-        for (id, to_server, bytes) in waiting {
-            self.put_on_stream(id, to_server, bytes);
+        for (id, number, to_server, bytes) in waiting {
+            self.deliver_stream(id, to_server, bytes, number);
         }
     }
 
-    pub fn stream_arrives(&mut self, id: u64, to_server: bool, bytes: Option<Vec<u8>>) {
+    pub fn stream_arrives(&mut self, id: u64, to_server: bool, bytes: Option<Vec<u8>>, number: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if self.net.clients_cut.contains(&(conn.person, conn.server)) {
-            conn.stalled.push_back((to_server, bytes));
+            conn.stalled.insert(number, (to_server, bytes));
             return;
         }
         let server = conn.server;
@@ -137,7 +155,9 @@ impl World {
 
     /// The client gives up its connection.
     pub fn disconnect(&mut self, person: usize) {
-        let Some(id) = self.people[person].conn.take() else { return };
+        let Some(id) = self.people[person].conn.take() else {
+            return;
+        };
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.client_open = false;
             self.put_on_stream(id, true, None);
@@ -226,7 +246,9 @@ impl World {
 
     /// Sends items to the connections that may have some.
     pub fn pump(&mut self, at: usize) {
-        let Some(process) = &mut self.servers[at].process else { return };
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
         let ready = std::mem::take(&mut process.ready);
         for id in ready {
             loop {
@@ -234,14 +256,18 @@ impl World {
                 let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.server_open && !conn.closing) else {
                     break;
                 };
-                let Some(process) = &mut self.servers[at].process else { return };
+                let Some(process) = &mut self.servers[at].process else {
+                    return;
+                };
                 let room = self.plan.people.window.saturating_sub(conn.in_flight);
                 if room == 0 || !conn.output.is_empty() {
                     // Goes on when the client has read something.
                     process.ready.insert(id);
                     break;
                 }
-                let Some(slice) = process.node.pump(ConnId(id)) else { break };
+                let Some(slice) = process.node.pump(ConnId(id)) else {
+                    break;
+                };
                 let take = slice.len().min(room);
                 conn.output.extend_from_slice(&slice[..take]);
                 let rest = process.node.taken(ConnId(id), take);

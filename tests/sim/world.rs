@@ -26,7 +26,13 @@ pub enum Happening {
     /// The server is started.
     Start { server: usize },
     /// Something comes out of a link.
-    Bits { from: usize, to: usize, epoch: u64, bits: Bits },
+    Bits {
+        from: usize,
+        to: usize,
+        epoch: u64,
+        bits: Bits,
+        number: u64,
+    },
     /// The server that dials tries to make a link.
     Dial { from: usize, to: usize },
     /// Has the link been silent for too long?
@@ -34,7 +40,12 @@ pub enum Happening {
     /// A datagram arrives.
     Datagram { from: usize, to: usize, bytes: Vec<u8> },
     /// Bytes of a client arrive at its server, or of the server at its client. None: the end of the connection.
-    Stream { conn: u64, to_server: bool, bytes: Option<Vec<u8>> },
+    Stream {
+        conn: u64,
+        to_server: bool,
+        bytes: Option<Vec<u8>>,
+        number: u64,
+    },
     /// A client's attempt to connect comes to something.
     Connected { conn: u64 },
     /// The core of a client wants to be woken.
@@ -157,11 +168,22 @@ impl World {
             Happening::Disk { server, life, step } => self.disk_step(server, life, step),
             Happening::Read { server, life } => self.read_step(server, life),
             Happening::Start { server } => self.start(server),
-            Happening::Bits { from, to, epoch, bits } => self.bits_arrive(from, to, epoch, bits),
+            Happening::Bits {
+                from,
+                to,
+                epoch,
+                bits,
+                number,
+            } => self.bits_arrive(from, to, epoch, bits, number),
             Happening::Dial { from, to } => self.dial(from, to),
             Happening::Silence { at, of, epoch } => self.check_silence(at, of, epoch),
             Happening::Datagram { from, to, bytes } => self.datagram_arrives(from, to, &bytes),
-            Happening::Stream { conn, to_server, bytes } => self.stream_arrives(conn, to_server, bytes),
+            Happening::Stream {
+                conn,
+                to_server,
+                bytes,
+                number,
+            } => self.stream_arrives(conn, to_server, bytes, number),
             Happening::Connected { conn } => self.connect_ends(conn),
             Happening::Wake { person, incarnation } => self.wake_person(person, incarnation),
             Happening::Act { person } => self.act(person),
