@@ -188,7 +188,9 @@ impl Cluster {
         if term < self.hard.term {
             return;
         }
-        progress.answered_at = at;
+        if counts {
+            progress.answered_at = at;
+        }
         progress.round = progress.round.max(round.min(leader.round));
         match result {
             AppendResult::Matched { received, durable } => {

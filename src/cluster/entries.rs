@@ -175,12 +175,12 @@ impl Entries {
 
     /// Cached entries from `from` on, as many as fit in one append.
     pub(super) fn gather(&self, from: LogIndex, bytes_max: usize) -> Vec<Entry> {
-        let Some(at) = from.0.checked_sub(self.first().0) else {
+        if from < self.first() {
             return Vec::new();
-        };
+        }
         let mut bytes = 0;
         let mut entries = Vec::new();
-        for (entry, _) in self.cache.iter().skip(usize::try_from(at).unwrap_or(usize::MAX)) {
+        for (entry, _) in self.cached_from(from) {
             bytes += entry_bytes(entry);
             if entries.len() >= limits::APPEND_ENTRIES_MAX || (bytes > bytes_max && !entries.is_empty()) {
                 break;
@@ -192,12 +192,15 @@ impl Entries {
 
     /// The bytes of the cached entries after one index, up to and including another.
     pub(super) fn bytes_between(&self, after: LogIndex, to: LogIndex) -> usize {
-        let skip = after.next().0.saturating_sub(self.first().0);
-        let cached = self.cache.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX));
-        cached
-            .take_while(|(entry, _)| entry.index <= to)
-            .map(|(entry, _)| entry_bytes(entry))
-            .sum()
+        let cached = self
+            .cached_from(after.next())
+            .take_while(|(entry, _)| entry.index <= to);
+        cached.map(|(entry, _)| entry_bytes(entry)).sum()
+    }
+
+    fn cached_from(&self, from: LogIndex) -> impl Iterator<Item = &(Entry, Option<u32>)> {
+        let at = usize::try_from(from.0.saturating_sub(self.first().0)).unwrap_or(usize::MAX);
+        self.cache.range(at.min(self.cache.len())..)
     }
 }
 

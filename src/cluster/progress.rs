@@ -35,7 +35,7 @@ pub(super) struct Progress {
     pub(super) reading: Option<LogIndex>,
     /// The reader had nothing: not before this.
     pub(super) rest_until: Tick,
-    /// When it last answered an append of this term.
+    /// When it last answered an append of this term, as a member.
     pub(super) answered_at: Tick,
     /// The highest round that it has answered.
     pub(super) round: u64,

@@ -134,7 +134,7 @@ impl Cluster {
         let RoleState::Leader(leader) = &mut self.role else {
             return;
         };
-        if self.commit < leader.term_start {
+        if self.commit < leader.term_start || leader.questions.is_empty() {
             return;
         }
         let rounds = |server: ServerId| match leader.progress.get(&server) {

@@ -193,10 +193,13 @@ impl Cluster {
         }
     }
 
+    /// Our own vote must be among them, even if the others alone are a majority. Else: we lead, crash, have forgotten the
+    /// term, stand in it again, are voted for again, and lead the same term twice with two different logs.
     fn count_votes(&mut self) {
-        let majority = self.majority();
+        let (me, majority) = (self.me, self.majority());
         if let RoleState::Candidate(candidate) = &self.role
             && candidate.votes.len() >= majority
+            && candidate.votes.contains(&me)
         {
             self.become_leader();
         }
@@ -283,9 +286,8 @@ impl Cluster {
             return false;
         };
         let timeout = self.config.timing.election_timeout;
-        let answered = leader.progress.iter().filter(|&(&server, progress)| {
-            self.is_link_member(server) && self.now.tick.since(progress.answered_at) <= timeout
-        });
+        let recent = |at| self.now.tick.since(at) <= timeout;
+        let answered = leader.progress.values().filter(|progress| recent(progress.answered_at));
         let own = usize::from(self.is_voter());
         answered.count() + own >= self.majority()
     }

@@ -517,3 +517,27 @@ fn a_real_disk_holds_a_log() {
     assert_eq!(read_all(&mut bench.reader), model.entries);
     assert!(bench.report.segments > 3);
 }
+
+#[test]
+fn an_entry_whose_check_was_not_known_is_no_damage() {
+    let mut bench = Bench::new();
+    bench.say(&["one", "two", "three"]);
+    // Two entries that were written without knowing the check, and one after the leader had told it.
+    let unknown = [4, 5].map(|index| {
+        let record = bench
+            .model
+            .entry(LogIndex(index), Term(3), EntryKind::Command, b"unknown");
+        let Record::Entry { group, entry, .. } = record else {
+            panic!("an entry was made")
+        };
+        Record::Entry { group, entry, chain: 0 }
+    });
+    let known = bench.model.entry(LogIndex(6), Term(3), EntryKind::Command, b"known");
+    bench.append([&unknown[..], &[known]].concat(), 0);
+    bench.log.flush().unwrap();
+    bench.log.sync().unwrap();
+    let mut bench = bench.again();
+    assert_eq!(bench.texts(), ["one", "two", "three", "unknown", "unknown", "known"]);
+    bench.say(&["seven"]);
+    assert_eq!(bench.again().found.last.index, LogIndex(7));
+}

@@ -16,8 +16,9 @@ use crate::types::{Blob, ClientSeq, ConnId, LogIndex, RoomId, Seq, SessionId};
 use crate::wire::client::{self, Ack, From, Request, Response, RoomInfo, ServerAddress, StatusRow, Until};
 use crate::wire::{auth, command, common_version};
 
-/// Rooms in one answer.
-const ROOMS_PER_PAGE: usize = 256;
+/// Rooms in one answer: with the longest names and topics they fill half a frame.
+const ROOMS_PER_PAGE: usize =
+    limits::CLIENT_FRAME_BYTES_MAX / 2 / (limits::TOPIC_BYTES_MAX + limits::ROOM_NAME_BYTES_MAX + 64);
 
 /// A question whose answer must know everything that was committed when it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

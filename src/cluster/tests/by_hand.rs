@@ -1,7 +1,7 @@
 //! One server whose messages and disk are played by hand.
 
 use super::harness::{World, id};
-use crate::cluster::message::{AppendResult, EntryKind, Message};
+use crate::cluster::message::{AppendResult, EntryKind, LogPosition, Message};
 use crate::cluster::{Cluster, Output, Role};
 use crate::config::{Election, LeaderMode};
 use crate::types::{AppendId, Blob, GroupId, Level, Now, ServerId, Span, Term, Tick};
@@ -95,6 +95,150 @@ fn a_vote_is_durable_before_it_is_answered_and_given_once() {
     };
     assert_eq!(hand.persisted(), [(id(2), granted.clone())]);
     assert_eq!(hand.say(2, vote(false)), [(id(2), granted)]);
+}
+
+#[test]
+fn nobody_leads_before_its_own_vote_is_durable() {
+    let world = World::settled(3, Election::Highest, LeaderMode::Sticky, 29);
+    let mut hand = ByHand::new(&world, id(3));
+    let (prev, commit) = (hand.cluster.last(), hand.cluster.last().index);
+    let append = Message::Append {
+        group: GROUP,
+        term: Term(9),
+        prev,
+        prev_chain: 0,
+        commit,
+        round: 1,
+        entries: Vec::new(),
+    };
+    hand.say(2, append);
+    hand.say(
+        2,
+        Message::TransferNow {
+            group: GROUP,
+            term: Term(9),
+        },
+    );
+    for voter in [1, 2] {
+        hand.say(
+            voter,
+            Message::VoteAnswer {
+                group: GROUP,
+                term: Term(10),
+                granted: true,
+            },
+        );
+    }
+    assert_eq!(
+        hand.cluster.role(),
+        Role::Candidate,
+        "it might forget that it stood in this term"
+    );
+    hand.persisted();
+    assert_eq!(hand.cluster.role(), Role::Leader);
+}
+
+#[test]
+fn a_vote_goes_only_to_a_log_that_is_as_complete() {
+    let world = World::settled(3, Election::Highest, LeaderMode::Sticky, 26);
+    let mut hand = ByHand::new(&world, id(1));
+    let last = hand.cluster.last();
+    let shorter = LogPosition {
+        index: last.index.previous(),
+        ..last
+    };
+    let vote = |last| Message::Vote {
+        group: GROUP,
+        term: Term(9),
+        last,
+        transfer: true,
+    };
+    let answer = |granted| Message::VoteAnswer {
+        group: GROUP,
+        term: Term(9),
+        granted,
+    };
+    assert_eq!(hand.say(3, vote(shorter)).first(), Some(&(id(3), answer(false))));
+    assert_eq!(hand.persisted(), []);
+    assert_eq!(hand.say(2, vote(last)), []);
+    assert_eq!(hand.persisted(), [(id(2), answer(true))]);
+}
+
+#[test]
+fn a_read_position_needs_an_answer_that_was_sent_after_the_question() {
+    let world = World::settled(3, Election::Highest, LeaderMode::Sticky, 27);
+    let mut hand = ByHand::new(&world, id(3));
+    let (prev, commit) = (hand.cluster.last(), hand.cluster.last().index);
+    let append = Message::Append {
+        group: GROUP,
+        term: Term(9),
+        prev,
+        prev_chain: 0,
+        commit,
+        round: 1,
+        entries: Vec::new(),
+    };
+    hand.say(2, append);
+    hand.say(
+        2,
+        Message::TransferNow {
+            group: GROUP,
+            term: Term(9),
+        },
+    );
+    hand.persisted();
+    hand.say(
+        1,
+        Message::VoteAnswer {
+            group: GROUP,
+            term: Term(10),
+            granted: true,
+        },
+    );
+    hand.persisted();
+    let own = hand.cluster.term_start();
+    let ask = |id| Message::ReadIndex { group: GROUP, id };
+    let answer = |index, round| {
+        let result = AppendResult::Matched {
+            received: index,
+            durable: index,
+        };
+        Message::AppendAnswer {
+            group: GROUP,
+            term: Term(10),
+            round,
+            result,
+        }
+    };
+    let position = |sent: &[(ServerId, Message)], id| {
+        sent.iter().find_map(|(_, message)| match message {
+            Message::ReadIndexAnswer {
+                id: answered, index, ..
+            } if *answered == id => Some(*index),
+            _ => None,
+        })
+    };
+    let round = |sent: &[(ServerId, Message)]| {
+        sent.iter().find_map(|(_, message)| match message {
+            Message::Append { round, .. } => Some(*round),
+            _ => None,
+        })
+    };
+    let asked = round(&hand.say(2, ask(7))).unwrap();
+    assert_eq!(
+        position(&hand.say(1, answer(prev.index, asked)), 7),
+        None,
+        "nothing of its own term is committed"
+    );
+    assert_eq!(position(&hand.say(1, answer(own, asked)), 7), Some(Some(own)));
+    let next = round(&hand.say(2, ask(8))).unwrap();
+    assert!(next > asked);
+    assert_eq!(
+        position(&hand.say(1, answer(own, asked)), 8),
+        None,
+        "sent before the question, for all we know"
+    );
+    assert_eq!(position(&hand.say(1, answer(own, next)), 8), Some(Some(own)));
 }
 
 #[test]
@@ -269,6 +413,32 @@ fn a_loyal_server_refuses_until_the_leaders_link_is_reset() {
     assert!(!granted(&hand.say(2, ask)));
     hand.cluster.link_down(hand.now, id(3));
     assert!(granted(&hand.sent()), "who was refused a moment ago needn't ask again");
+}
+
+#[test]
+fn after_a_pause_nobody_is_suspected_before_his_mail_is_read() {
+    let world = World::settled(3, Election::Highest, LeaderMode::Sticky, 28);
+    let mut hand = ByHand::new(&world, id(1));
+    let prev = hand.cluster.last();
+    let append = Message::Append {
+        group: GROUP,
+        term: Term(9),
+        prev,
+        prev_chain: 0,
+        commit: prev.index,
+        round: 1,
+        entries: Vec::new(),
+    };
+    hand.say(3, append);
+    hand.now.tick = hand.now.tick.after(Span::from_ms(3000));
+    for wait in [199, 2] {
+        hand.cluster.timer(hand.now);
+        hand.sent();
+        assert_eq!(hand.cluster.leader(), Some(id(3)));
+        hand.now.tick = hand.now.tick.after(Span::from_ms(wait));
+    }
+    hand.cluster.timer(hand.now);
+    assert_eq!(hand.cluster.leader(), None);
 }
 
 #[test]

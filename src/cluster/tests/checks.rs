@@ -18,6 +18,9 @@ impl World {
         let it = &self.servers[&server];
         let cluster = it.cluster.as_ref().unwrap();
         if cluster.role() == Role::Leader {
+            let vote = (it.disk.state.term, it.disk.state.vote);
+            let own = (cluster.term(), Some((server, it.directory)));
+            assert_eq!(vote, own, "{server} leads without its own vote on its disk");
             let leader = *self.leaders.entry(cluster.term()).or_insert(server);
             assert_eq!(leader, server, "two leaders in term {}", cluster.term());
         }
