@@ -46,6 +46,9 @@ impl Counts {
     }
 
     pub fn lines(&self) -> String {
-        self.0.iter().map(|(what, times)| format!("  {times:>9}  {what}\n")).collect()
+        self.0
+            .iter()
+            .map(|(what, times)| format!("  {times:>9}  {what}\n"))
+            .collect()
     }
 }

@@ -27,7 +27,9 @@ impl World {
         }
         let pace = self.plan.fault_pace.draw(&mut self.rng);
         self.later(pace, Happening::Fault);
-        let Some(&fault) = self.rng.pick(&self.plan.faults) else { return };
+        let Some(&fault) = self.rng.pick(&self.plan.faults) else {
+            return;
+        };
         let span = self.plan.fault_span.draw(&mut self.rng);
         self.strike(fault, span);
     }
@@ -44,8 +46,17 @@ impl World {
 
     fn strike(&mut self, fault: Fault, span: Span) {
         let at = self.some_server();
-        let leads = self.servers[at].node().is_some_and(|node| node.cluster().role() == Role::Leader);
-        self.say(|| format!("fault {fault:?} at {}{} for {} ms", server_id(at), if leads { " (leader)" } else { "" }, span.as_ms()));
+        let leads = self.servers[at]
+            .node()
+            .is_some_and(|node| node.cluster().role() == Role::Leader);
+        self.say(|| {
+            format!(
+                "fault {fault:?} at {}{} for {} ms",
+                server_id(at),
+                if leads { " (leader)" } else { "" },
+                span.as_ms()
+            )
+        });
         let person = self.rng.below(self.people.len().max(1) as u64) as usize;
         match fault {
             Fault::Kill => {
@@ -59,7 +70,11 @@ impl World {
             Fault::PowerCutAll | Fault::KillAll => {
                 self.counts.one("ends of all servers at once");
                 for at in 0..self.servers.len() {
-                    if fault == Fault::PowerCutAll { self.power_cut(at) } else { self.kill(at) }
+                    if fault == Fault::PowerCutAll {
+                        self.power_cut(at)
+                    } else {
+                        self.kill(at)
+                    }
                     let after = Span(self.rng.between(1, span.0.max(1)));
                     self.later(after, Happening::Heal(Healing::Start(at)));
                 }
@@ -98,7 +113,11 @@ impl World {
                 self.later(span, Happening::Heal(Healing::Disk(at)));
             }
             Fault::HungDisk => {
-                self.counts.one(if leads { "leaders' disks that hung" } else { "followers' disks that hung" });
+                self.counts.one(if leads {
+                    "leaders' disks that hung"
+                } else {
+                    "followers' disks that hung"
+                });
                 self.servers[at].disk_hangs_until = self.now.after(span);
             }
             Fault::FailedSync => self.servers[at].disk.disk.fail_syncs(1),
@@ -153,7 +172,11 @@ impl World {
                 self.counts.one("partitions");
             }
             Fault::OneWay => {
-                let to: Vec<usize> = if self.rng.chance(50) { vec![other] } else { (0..count).filter(|&b| b != at).collect() };
+                let to: Vec<usize> = if self.rng.chance(50) {
+                    vec![other]
+                } else {
+                    (0..count).filter(|&b| b != at).collect()
+                };
                 let outward = self.rng.chance(50);
                 cuts.extend(to.into_iter().map(|b| if outward { (at, b) } else { (b, at) }));
                 self.counts.one("one-way partitions");
@@ -239,13 +262,23 @@ impl World {
             }
         }
         for server in &self.servers {
-            let Some(node) = server.node() else { return Some(format!("{} doesn't run", server.id)) };
+            let Some(node) = server.node() else {
+                return Some(format!("{} doesn't run", server.id));
+            };
             if node.cluster().leader() != Some(server_id(leader)) {
-                return Some(format!("{} takes {:?} for the leader", server.id, node.cluster().leader()));
+                return Some(format!(
+                    "{} takes {:?} for the leader",
+                    server.id,
+                    node.cluster().leader()
+                ));
             }
             if node.state() != self.oracle.model() {
                 let applied = node.state().applied();
-                return Some(format!("{} has applied {applied}, the log goes to {}", server.id, self.oracle.entries().len()));
+                return Some(format!(
+                    "{} has applied {applied}, the log goes to {}",
+                    server.id,
+                    self.oracle.entries().len()
+                ));
             }
         }
         for person in &self.people {
@@ -255,7 +288,10 @@ impl World {
             for (room, next) in person.follows() {
                 let last = self.oracle.last_position(room);
                 if next.is_some_and(|next| next != last.next()) {
-                    return Some(format!("person {} has read room {room} up to {next:?} of {last}", person.at));
+                    return Some(format!(
+                        "person {} has read room {room} up to {next:?} of {last}",
+                        person.at
+                    ));
                 }
             }
         }

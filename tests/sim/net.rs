@@ -5,14 +5,14 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use syncnet::cluster::message::{AppendResult, Message, Sender};
+use syncnet::limits;
 use syncnet::node::Input;
 use syncnet::types::{Boot, DirectoryId, LogIndex, ServerId, Span, Tick};
+use syncnet::wire::datagram;
 use syncnet::wire::frame::{LENGTH_BYTES, Split, split};
 use syncnet::wire::peer::{
     Handshake, MAGIC, PeerMessage, VERSIONS, decode_handshake, decode_message, encode_handshake, encode_message,
 };
-use syncnet::wire::datagram;
-use syncnet::limits;
 
 use super::plan::server_id;
 use super::server::Arrival;
@@ -119,7 +119,11 @@ impl World {
             let pair = self.net.pair(at, of);
             self.net.stalled[pair].clear();
             if let Some(epoch) = self.net.end(at, of).open {
-                let arrival = Arrival::Bits { from: of, epoch, bits: Bits::End };
+                let arrival = Arrival::Bits {
+                    from: of,
+                    epoch,
+                    bits: Bits::End,
+                };
                 self.arrive(at, arrival);
             }
         }
@@ -176,7 +180,11 @@ impl World {
         let reached = self.servers[to].is_running() && !self.net.is_cut(from, to) && !self.net.is_cut(to, from);
         // If it fails, the next try comes after the rest; if it works, that try finds the link.
         let silent = !reached && !self.servers[to].powered;
-        let wait = if silent { self.plan.config.timing.connect_timeout } else { Span(0) };
+        let wait = if silent {
+            self.plan.config.timing.connect_timeout
+        } else {
+            Span(0)
+        };
         self.plan_dial(from, to, Span(rest.0 + wait.0 + 2 * self.plan.link.high));
         if !reached {
             return;
@@ -252,7 +260,11 @@ impl World {
             self.servers[at].inbox.push_back(arrival);
             self.wake_server(at);
         } else if self.servers[at].powered
-            && let Arrival::Bits { from, epoch, bits: Bits::Frame(_) | Bits::Proof { .. } } = arrival
+            && let Arrival::Bits {
+                from,
+                epoch,
+                bits: Bits::Frame(_) | Bits::Proof { .. },
+            } = arrival
         {
             self.put_on_link(at, from, epoch, Bits::End);
         }
@@ -281,7 +293,10 @@ impl World {
                 let Some(Sender { directory, boot, .. }) = self.hello_of(at, &hello) else {
                     return Vec::new();
                 };
-                let end = End { open: Some(epoch), heard: self.now };
+                let end = End {
+                    open: Some(epoch),
+                    heard: self.now,
+                };
                 self.net.ends[pair] = end;
                 self.net.tried[pair].1 = self.plan.config.timing.heartbeat_interval;
                 self.counts.one("links made");
@@ -291,7 +306,11 @@ impl World {
                 if open.is_some() {
                     inputs.push(Input::LinkDown { server });
                 }
-                inputs.push(Input::LinkUp { server, directory, boot });
+                inputs.push(Input::LinkUp {
+                    server,
+                    directory,
+                    boot,
+                });
                 inputs
             }
             Bits::Frame(bytes) if open == Some(epoch) => {
@@ -327,7 +346,10 @@ impl World {
                 let ours = self.servers[at].node()?.sender();
                 // The other may have been formed since it said hello; two clusters would be the end of all promises.
                 if sender.cluster.0 != 0 && ours.cluster.0 != 0 && sender.cluster != ours.cluster {
-                    self.fail(format!("{} and {} belong to different clusters", sender.server, ours.server));
+                    self.fail(format!(
+                        "{} and {} belong to different clusters",
+                        sender.server, ours.server
+                    ));
                 }
                 Some(sender)
             }
@@ -410,7 +432,10 @@ impl World {
             }
         };
         let sender = sealed.sender;
-        let fresh = self.net.seen.insert((at, sender.directory, sender.boot, sealed.sequence));
+        let fresh = self
+            .net
+            .seen
+            .insert((at, sender.directory, sender.boot, sealed.sequence));
         if !fresh {
             self.counts.one("datagrams repeated");
             if !self.plan.replays {
@@ -437,15 +462,36 @@ impl World {
         match (sabotage, message) {
             (
                 Sabotage::ForgedVotes,
-                PeerMessage::Cluster(Message::VoteAnswer { group, term, granted: false }),
-            ) => PeerMessage::Cluster(Message::VoteAnswer { group, term, granted: true }),
+                PeerMessage::Cluster(Message::VoteAnswer {
+                    group,
+                    term,
+                    granted: false,
+                }),
+            ) => PeerMessage::Cluster(Message::VoteAnswer {
+                group,
+                term,
+                granted: true,
+            }),
             (
                 Sabotage::ForgedAppends,
-                PeerMessage::Cluster(Message::AppendAnswer { group, term, round, result: AppendResult::Matched { received, .. } }),
+                PeerMessage::Cluster(Message::AppendAnswer {
+                    group,
+                    term,
+                    round,
+                    result: AppendResult::Matched { received, .. },
+                }),
             ) => {
                 let received = LogIndex(received.0 + 3);
-                let result = AppendResult::Matched { received, durable: received };
-                PeerMessage::Cluster(Message::AppendAnswer { group, term, round, result })
+                let result = AppendResult::Matched {
+                    received,
+                    durable: received,
+                };
+                PeerMessage::Cluster(Message::AppendAnswer {
+                    group,
+                    term,
+                    round,
+                    result,
+                })
             }
             (_, message) => message,
         }

@@ -128,14 +128,22 @@ impl Oracle {
 
     /// A server says something to another: promises are noted.
     pub fn sends(&mut self, at: usize, to: ServerId, message: &PeerMessage) -> Result<(), String> {
-        let PeerMessage::Cluster(message) = message else { return Ok(()) };
+        let PeerMessage::Cluster(message) = message else {
+            return Ok(());
+        };
         match message {
-            Message::VoteAnswer { term, granted: true, .. } => {
+            Message::VoteAnswer {
+                term, granted: true, ..
+            } => {
                 let server = &mut self.servers[at];
                 server.promised = server.promised.max(*term);
                 return self.voted(at, *term, to);
             }
-            Message::AppendAnswer { term, result: AppendResult::Matched { durable, .. }, .. } => {
+            Message::AppendAnswer {
+                term,
+                result: AppendResult::Matched { durable, .. },
+                ..
+            } => {
                 let server = &mut self.servers[at];
                 server.durable = server.durable.max((*term, *durable));
             }
@@ -147,7 +155,10 @@ impl Oracle {
     fn voted(&mut self, at: usize, term: Term, candidate: ServerId) -> Result<(), String> {
         let before = *self.votes.entry((at, term)).or_insert(candidate);
         if before != candidate {
-            return Err(format!("{} voted for {before} and {candidate} in term {term}", server_id(at)));
+            return Err(format!(
+                "{} voted for {before} and {candidate} in term {term}",
+                server_id(at)
+            ));
         }
         Ok(())
     }
@@ -254,7 +265,10 @@ impl Oracle {
         let opened = open_payload(&entry.payload);
         let (stamp, command) = opened.map_err(|error| format!("entry {} can't be read: {error}", entry.index))?;
         if stamp.lamport <= self.lamport {
-            return Err(format!("the Lamport time of entry {} is {} after {}", entry.index, stamp.lamport, self.lamport));
+            return Err(format!(
+                "the Lamport time of entry {} is {} after {}",
+                entry.index, stamp.lamport, self.lamport
+            ));
         }
         self.lamport = stamp.lamport;
         self.count(&command, counts);
@@ -295,7 +309,10 @@ impl Oracle {
     fn made(&mut self, room: RoomId, position: Position, made: Made) -> Result<(), String> {
         let items = self.rooms.entry(room).or_default();
         if position.0 != items.len() as u64 + 1 {
-            return Err(format!("room {room} has {} items, and the next is at {position}", items.len()));
+            return Err(format!(
+                "room {room} has {} items, and the next is at {position}",
+                items.len()
+            ));
         }
         if let Some(last) = items.last()
             && made.stamp.time_ms < last.stamp.time_ms
@@ -313,7 +330,10 @@ impl Oracle {
         if made.session.0 > 0 && made.client_seq.0 > 0 {
             let last = self.sessions.entry(made.session).or_default();
             if made.client_seq < *last {
-                return Err(format!("session {}: {} stands behind {last}", made.session, made.client_seq));
+                return Err(format!(
+                    "session {}: {} stands behind {last}",
+                    made.session, made.client_seq
+                ));
             }
             *last = made.client_seq;
         }
@@ -332,7 +352,14 @@ impl Oracle {
         number: ClientSeq,
         outcome: &Outcome,
     ) -> Result<(), String> {
-        let Outcome::Posted { room, seq, position, lamport, time_ms } = *outcome else {
+        let Outcome::Posted {
+            room,
+            seq,
+            position,
+            lamport,
+            time_ms,
+        } = *outcome
+        else {
             return Err(format!("\"{text}\" was answered with {outcome:?}"));
         };
         self.acks += 1;
@@ -344,10 +371,14 @@ impl Oracle {
             && made.client_seq == number
             && made.what == What::Message(text.to_string());
         if !right {
-            return Err(format!("\"{text}\" of {session}/{number} was acknowledged as {outcome:?}, and there stands {made:?}"));
+            return Err(format!(
+                "\"{text}\" of {session}/{number} was acknowledged as {outcome:?}, and there stands {made:?}"
+            ));
         }
         if lamport <= seen {
-            return Err(format!("\"{text}\" was sent after {seen} was seen, and has Lamport time {lamport}"));
+            return Err(format!(
+                "\"{text}\" was sent after {seen} was seen, and has Lamport time {lamport}"
+            ));
         }
         let highest = self.acked.entry(room).or_default();
         *highest = position.max(*highest);
@@ -357,7 +388,9 @@ impl Oracle {
     /// A client was told that its message was refused.
     pub fn refused(&mut self, text: &str) -> Result<(), String> {
         if let Some((room, position)) = self.texts.get(text) {
-            return Err(format!("\"{text}\" was refused, and stands in room {room} at {position}"));
+            return Err(format!(
+                "\"{text}\" was refused, and stands in room {room} at {position}"
+            ));
         }
         self.refused.insert(text.to_string());
         Ok(())
@@ -373,7 +406,11 @@ impl Oracle {
             && made.client_seq == item.client_seq
             && made.user == item.user
             && made.what == item.what;
-        if right { Ok(()) } else { Err(format!("a reader was shown {item:?}, and there stands {made:?}")) }
+        if right {
+            Ok(())
+        } else {
+            Err(format!("a reader was shown {item:?}, and there stands {made:?}"))
+        }
     }
 
     fn item(&self, room: RoomId, position: Position) -> Result<&Made, String> {

@@ -61,7 +61,11 @@ impl Conn {
 #[derive(Clone, Debug)]
 enum Errand {
     /// A message, what the client had seen when it was submitted, and whether it must be refused.
-    Post { text: String, seen: Lamport, refusal: Option<Code> },
+    Post {
+        text: String,
+        seen: Lamport,
+        refusal: Option<Code>,
+    },
     /// A room by that name.
     Room(String),
     /// Something whose outcome doesn't matter.
@@ -142,13 +146,24 @@ impl Person {
     /// What it still waits for.
     pub fn waits_for(&self) -> String {
         let errands: Vec<_> = self.errands.values().take(3).collect();
-        let asked: Vec<_> = self.readings.iter().filter(|(_, reading)| reading.acked.is_some()).collect();
-        format!("{} errands {errands:?}, readings {asked:?}, core {:?}", self.errands.len(), self.core)
+        let asked: Vec<_> = self
+            .readings
+            .iter()
+            .filter(|(_, reading)| reading.acked.is_some())
+            .collect();
+        format!(
+            "{} errands {errands:?}, readings {asked:?}, core {:?}",
+            self.errands.len(),
+            self.core
+        )
     }
 
     /// The rooms that it follows, and the position that comes next.
     pub fn follows(&self) -> impl Iterator<Item = (RoomId, Option<Position>)> {
-        let live = self.readings.iter().filter(|(_, reading)| reading.acked.is_none() && !self.closed);
+        let live = self
+            .readings
+            .iter()
+            .filter(|(_, reading)| reading.acked.is_none() && !self.closed);
         live.map(|(&room, reading)| (room, reading.next))
     }
 }
@@ -222,7 +237,13 @@ impl World {
             let deadline = deadline.max(Tick(self.now.0 + 1));
             person.wake_at = Some(deadline);
             let incarnation = person.incarnation;
-            self.at(deadline, Happening::Wake { person: at, incarnation });
+            self.at(
+                deadline,
+                Happening::Wake {
+                    person: at,
+                    incarnation,
+                },
+            );
         }
     }
 
@@ -261,7 +282,12 @@ impl World {
     fn hear(&mut self, at: usize, event: Event) {
         self.say(|| format!("{} hears {event:?}", self.people[at].name));
         let result = match event {
-            Event::Done { ticket, session, seq, outcome } => {
+            Event::Done {
+                ticket,
+                session,
+                seq,
+                outcome,
+            } => {
                 let first = self.people[at].errands.first_key_value().map(|(&first, _)| first);
                 match self.people[at].errands.remove(&ticket) {
                     Some(errand) => {
@@ -270,13 +296,24 @@ impl World {
                         let skipped = earlier.is_some_and(|first| {
                             !matches!(self.people[at].errands.get(&first), Some(Errand::Lookup { .. }))
                         });
-                        if skipped && !self.people[at].errands.range(..ticket).all(|(_, e)| matches!(e, Errand::Lookup { .. })) {
-                            Err(format!("{ticket:?} of {} is done before an earlier one", self.people[at].name))
+                        if skipped
+                            && !self.people[at]
+                                .errands
+                                .range(..ticket)
+                                .all(|(_, e)| matches!(e, Errand::Lookup { .. }))
+                        {
+                            Err(format!(
+                                "{ticket:?} of {} is done before an earlier one",
+                                self.people[at].name
+                            ))
                         } else {
                             self.done(at, errand, session, seq, &outcome)
                         }
                     }
-                    None => Err(format!("{ticket:?} of {} is done twice, or never was", self.people[at].name)),
+                    None => Err(format!(
+                        "{ticket:?} of {} is done twice, or never was",
+                        self.people[at].name
+                    )),
                 }
             }
             Event::Unknown { ticket } => {
@@ -285,19 +322,25 @@ impl World {
                 Ok(())
             }
             Event::Item(item) => self.read_item(at, &item),
-            Event::Gap { room, positions, .. } => Err(format!("a reader of room {room} is told of a gap: {positions:?}")),
+            Event::Gap { room, positions, .. } => {
+                Err(format!("a reader of room {room} is told of a gap: {positions:?}"))
+            }
             Event::End { room, fresh } => self.reading_ended(at, room, fresh),
             Event::SubscribeRefused { room, code, .. } => {
                 self.people[at].readings.remove(&room);
                 self.counts.one("subscriptions refused");
-                if room == RoomId::LOBBY { Err(format!("the lobby can't be read: {code:?}")) } else { Ok(()) }
+                if room == RoomId::LOBBY {
+                    Err(format!("the lobby can't be read: {code:?}"))
+                } else {
+                    Ok(())
+                }
             }
             Event::Room { ticket, room, fresh } => {
                 let room = room.map(|room| room.room);
                 match self.people[at].errands.remove(&ticket) {
-                    Some(Errand::Lookup { name, known }) if fresh && known.is_some() && room != known => {
-                        Err(format!("room {name} was acknowledged as {known:?}, and a fresh answer says {room:?}"))
-                    }
+                    Some(Errand::Lookup { name, known }) if fresh && known.is_some() && room != known => Err(format!(
+                        "room {name} was acknowledged as {known:?}, and a fresh answer says {room:?}"
+                    )),
                     _ => {
                         self.counts.one(if fresh { "fresh lookups" } else { "stale lookups" });
                         Ok(())
@@ -317,7 +360,11 @@ impl World {
                 Ok(())
             }
             Event::Opened { name, new, .. } => {
-                self.counts.one(if new { "sessions opened" } else { "sessions gone on with" });
+                self.counts.one(if new {
+                    "sessions opened"
+                } else {
+                    "sessions gone on with"
+                });
                 self.people[at].name = name;
                 Ok(())
             }
@@ -371,16 +418,32 @@ impl World {
                 }
                 Ok(())
             }
-            (Errand::Post { text, refusal: Some(code), .. }, _) => {
-                Err(format!("\"{text}\" should have been refused with {code:?}, and wasn't"))
-            }
-            (Errand::Post { text, seen, refusal: None }, _) => {
+            (
+                Errand::Post {
+                    text,
+                    refusal: Some(code),
+                    ..
+                },
+                _,
+            ) => Err(format!("\"{text}\" should have been refused with {code:?}, and wasn't")),
+            (
+                Errand::Post {
+                    text,
+                    seen,
+                    refusal: None,
+                },
+                _,
+            ) => {
                 self.people[at].acked += 1;
                 self.oracle.acknowledged(&text, seen, session, seq, outcome)
             }
             (Errand::Room(name), Outcome::Room { room, .. }) => {
                 let known = *self.oracle.known_rooms.entry(name.clone()).or_insert(*room);
-                if known == *room { Ok(()) } else { Err(format!("room {name} is {known} and {room}")) }
+                if known == *room {
+                    Ok(())
+                } else {
+                    Err(format!("room {name} is {known} and {room}"))
+                }
             }
             _ => Ok(()),
         }
@@ -395,7 +458,10 @@ impl World {
             seq => self.oracle.position_of(item.room, seq).map(Position::next),
         };
         let Some(reading) = self.people[at].readings.get(&item.room) else {
-            return Err(format!("{name} is shown an item of room {}, which it doesn't read", item.room));
+            return Err(format!(
+                "{name} is shown an item of room {}, which it doesn't read",
+                item.room
+            ));
         };
         let expected = match (reading.next, reading.from) {
             (Some(next), _) => Some(next),
@@ -404,7 +470,10 @@ impl World {
             (None, From::Last(_)) => None,
         };
         if expected.is_some_and(|expected| expected != item.position) {
-            return Err(format!("{name} is shown room {} at {}, and {expected:?} was due", item.room, item.position));
+            return Err(format!(
+                "{name} is shown room {} at {}, and {expected:?} was due",
+                item.room, item.position
+            ));
         }
         let person = &mut self.people[at];
         if let Some(reading) = person.readings.get_mut(&item.room) {
@@ -424,7 +493,10 @@ impl World {
         let person = &mut self.people[at];
         person.ended.push((room, fresh));
         let Some(reading) = person.readings.remove(&room) else {
-            return Err(format!("{} reads room {room} to its end, and doesn't read it", person.name));
+            return Err(format!(
+                "{} reads room {room} to its end, and doesn't read it",
+                person.name
+            ));
         };
         self.counts.one(if fresh { "fresh readings" } else { "stale readings" });
         let shown = reading.next.map_or(Position(0), Position::previous);
@@ -476,7 +548,12 @@ impl World {
     }
 
     fn some_room(&mut self, at: usize) -> (String, RoomId) {
-        let rooms: Vec<_> = self.oracle.known_rooms.iter().map(|(name, &room)| (name.clone(), room)).collect();
+        let rooms: Vec<_> = self
+            .oracle
+            .known_rooms
+            .iter()
+            .map(|(name, &room)| (name.clone(), room))
+            .collect();
         let lobby = ("lobby".to_string(), RoomId::LOBBY);
         self.people[at].rng.pick(&rooms).cloned().unwrap_or(lobby)
     }
@@ -486,7 +563,12 @@ impl World {
         let person = &mut self.people[at];
         person.messages += 1;
         let filling = person.rng.below(self.plan.people.text_max) as usize;
-        let text = format!("{at}/{}/{} {}", person.incarnation, person.messages, "x".repeat(filling));
+        let text = format!(
+            "{at}/{}/{} {}",
+            person.incarnation,
+            person.messages,
+            "x".repeat(filling)
+        );
         self.say_in(at, room, text, None);
     }
 
@@ -495,45 +577,98 @@ impl World {
         self.counts.one("messages submitted");
         let person = &mut self.people[at];
         let seen = person.core.lamport();
-        let ticket = person.ticket(Errand::Post { text: text.clone(), seen, refusal });
-        person.call(Call::Submit { ticket, action: Action::Post { room, text, dedup: None }, deadline: None });
+        let ticket = person.ticket(Errand::Post {
+            text: text.clone(),
+            seen,
+            refusal,
+        });
+        person.call(Call::Submit {
+            ticket,
+            action: Action::Post {
+                room,
+                text,
+                dedup: None,
+            },
+            deadline: None,
+        });
     }
 
     /// Makes a room, or finds it.
     pub fn create(&mut self, at: usize, room: &str, or_find: bool) {
         let errand = Errand::Room(room.to_string());
-        let action = Action::Create { room: room.to_string(), or_find };
+        let action = Action::Create {
+            room: room.to_string(),
+            or_find,
+        };
         self.submit(at, errand, action);
     }
 
     fn submit(&mut self, at: usize, errand: Errand, action: Action) {
         let person = &mut self.people[at];
         let ticket = person.ticket(errand);
-        person.call(Call::Submit { ticket, action, deadline: None });
+        person.call(Call::Submit {
+            ticket,
+            action,
+            deadline: None,
+        });
     }
 
     /// Reads a room up to now: must show all that was acknowledged before.
     pub fn read_now(&mut self, at: usize, room: RoomId, from: From) {
         let acked = self.oracle.acked.get(&room).copied().unwrap_or_default();
         let person = &mut self.people[at];
-        person.readings.insert(room, Reading { from, next: None, acked: Some(acked) });
-        person.call(Call::Subscribe { room, from, until: Until::Now, stale: false });
+        person.readings.insert(
+            room,
+            Reading {
+                from,
+                next: None,
+                acked: Some(acked),
+            },
+        );
+        person.call(Call::Subscribe {
+            room,
+            from,
+            until: Until::Now,
+            stale: false,
+        });
     }
 
     /// Follows a room.
     pub fn follow_from(&mut self, at: usize, room: RoomId, from: From) {
         let person = &mut self.people[at];
-        person.readings.insert(room, Reading { from, next: None, acked: None });
-        person.call(Call::Subscribe { room, from, until: Until::Forever, stale: false });
+        person.readings.insert(
+            room,
+            Reading {
+                from,
+                next: None,
+                acked: None,
+            },
+        );
+        person.call(Call::Subscribe {
+            room,
+            from,
+            until: Until::Forever,
+            stale: false,
+        });
     }
 
     fn ask(&mut self, at: usize) {
         let (name, room) = self.some_room(at);
         if self.people[at].rng.chance(30) {
-            let ticket = self.people[at].ticket(Errand::Lookup { name: name.clone(), known: Some(room) });
-            return self.people[at].call(Call::Ask { ticket, question: Question::Lookup { name, fresh: true } });
+            let ticket = self.people[at].ticket(Errand::Lookup {
+                name: name.clone(),
+                known: Some(room),
+            });
+            return self.people[at].call(Call::Ask {
+                ticket,
+                question: Question::Lookup { name, fresh: true },
+            });
         }
-        if self.people[at].readings.get(&room).is_some_and(|reading| reading.acked.is_some()) {
+        if self.people[at]
+            .readings
+            .get(&room)
+            .is_some_and(|reading| reading.acked.is_some())
+        {
             return;
         }
         let from = self.some_place(at, room);
@@ -581,7 +716,14 @@ impl World {
                 let name = format!("someone{}", person.rng.below(2));
                 self.submit(at, Errand::Other, Action::Rename { name });
             }
-            _ => self.submit(at, Errand::Other, Action::Create { room: name, or_find: false }),
+            _ => self.submit(
+                at,
+                Errand::Other,
+                Action::Create {
+                    room: name,
+                    or_find: false,
+                },
+            ),
         }
     }
 

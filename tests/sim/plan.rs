@@ -149,7 +149,10 @@ pub fn config(servers: usize, rings: &[u16]) -> Config {
             election_timeout: ms(500),
             connect_timeout: ms(3000),
         },
-        multicast: Some(std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(239, 255, 83, 78), 8020)),
+        multicast: Some(std::net::SocketAddrV4::new(
+            std::net::Ipv4Addr::new(239, 255, 83, 78),
+            8020,
+        )),
         interface: None,
         log: LogConfig {
             segment_size: limits::SEGMENT_BYTES_MIN,
@@ -250,15 +253,35 @@ impl Plan {
         let mut plan = Plan {
             seed,
             config: Arc::new(config),
-            link: Delay { low: quick, high: quick * rng.between(1, 20), slow: rng.below(4) },
-            datagram: Delay { low: quick, high: quick * rng.between(1, 40), slow: rng.below(4) },
+            link: Delay {
+                low: quick,
+                high: quick * rng.between(1, 20),
+                slow: rng.below(4),
+            },
+            datagram: Delay {
+                low: quick,
+                high: quick * rng.between(1, 40),
+                slow: rng.below(4),
+            },
             loss: if rng.chance(50) { rng.between(0, 30) } else { 0 },
             repeat: if rng.chance(50) { rng.between(0, 20) } else { 0 },
             replays: rng.chance(20),
-            client: Delay { low: quick, high: quick * rng.between(1, 20), slow: rng.below(4) },
+            client: Delay {
+                low: quick,
+                high: quick * rng.between(1, 20),
+                slow: rng.below(4),
+            },
             write: Delay::new(10, 200),
-            sync: Delay { low: slow_disk / 4, high: slow_disk, slow: rng.below(4) },
-            read: Delay { low: 50, high: slow_disk, slow: rng.below(4) },
+            sync: Delay {
+                low: slow_disk / 4,
+                high: slow_disk,
+                slow: rng.below(4),
+            },
+            read: Delay {
+                low: 50,
+                high: slow_disk,
+                slow: rng.below(4),
+            },
             turn: Delay::new(5, rng.between(10, 500)),
             drain_each: rng.chance(30),
             people: PeoplePlan {

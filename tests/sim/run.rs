@@ -1,8 +1,8 @@
 //! One seed from its beginning to its end, and many of them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use syncnet::types::{LogIndex, Span};
 
@@ -69,7 +69,11 @@ fn live(world: &mut World) {
     world.people_arrive();
     world.storm = true;
     // Some seeds let the cluster form in peace, some don't.
-    let peace = if world.rng.chance(70) { Span::from_ms(2_000) } else { Span(0) };
+    let peace = if world.rng.chance(70) {
+        Span::from_ms(2_000)
+    } else {
+        Span(0)
+    };
     world.later(peace, Happening::Fault);
     let storm = world.plan.storm;
     if !world.run_for(Span(peace.0 + storm.0)) {
@@ -92,21 +96,31 @@ fn live(world: &mut World) {
         world.check(result);
     }
     world.counts.one("worlds");
-    world.counts.add("entries committed", world.oracle.entries().len() as u64);
+    world
+        .counts
+        .add("entries committed", world.oracle.entries().len() as u64);
     world.counts.add("messages acknowledged", world.oracle.acks);
 }
 
 /// What a server has on its disk must be what was committed, all of it.
 fn compare_logs(world: &mut World, at: usize) -> Result<(), String> {
-    let disk = super::disk::ServerDisk { disk: world.servers[at].disk.disk.copy(), ..Default::default() };
+    let disk = super::disk::ServerDisk {
+        disk: world.servers[at].disk.disk.copy(),
+        ..Default::default()
+    };
     let opened = open_log(world, at, disk).map_err(|error| format!("{} at the end: {error}", server_id(at)))?;
-    let commit = world.servers[at].node().map_or(LogIndex(0), |node| node.cluster().commit());
+    let commit = world.servers[at]
+        .node()
+        .map_or(LogIndex(0), |node| node.cluster().commit());
     let mut next = LogIndex(1);
     let mut reader = opened.reader;
     while next <= commit {
         let entries = read_entries(&mut reader, next, commit)?;
         if entries.is_empty() {
-            return Err(format!("{} has no entry {next}, and {commit} is committed", server_id(at)));
+            return Err(format!(
+                "{} has no entry {next}, and {commit} is committed",
+                server_id(at)
+            ));
         }
         for entry in entries {
             let mut counts = Counts::default();

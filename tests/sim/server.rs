@@ -4,12 +4,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use syncnet::cluster::message::Entry;
 use syncnet::limits;
 use syncnet::log::reader::Reader;
 use syncnet::log::recovery::{OpenError, Opened, Options};
 use syncnet::log::worker::ReaderJob;
 use syncnet::log::writer::Log;
-use syncnet::cluster::message::Entry;
 use syncnet::log::{Append, ReadAnswer, ReadRequest, Recovered};
 use syncnet::node::{Effect, Input, Node, Setup};
 use syncnet::rng::Rng;
@@ -152,7 +152,13 @@ pub fn open_log(world: &World, at: usize, disk: ServerDisk) -> Result<Opened<Ser
 /// Entries as they stand on the disk of a server, a bounded number of them.
 pub fn read_entries(reader: &mut Reader<ServerDisk>, from: LogIndex, to: LogIndex) -> Result<Vec<Entry>, String> {
     let (group, bytes_max) = (GroupId::ROOT, 1 << 20);
-    match reader.read(&ReadRequest::Entries { token: 0, group, from, to, bytes_max }) {
+    match reader.read(&ReadRequest::Entries {
+        token: 0,
+        group,
+        from,
+        to,
+        bytes_max,
+    }) {
         Ok(ReadAnswer::Entries { entries, .. }) => Ok(entries),
         other => Err(format!("entries from {from} to {to} can't be read: {other:?}")),
     }
@@ -352,7 +358,11 @@ impl World {
         if let Some(deadline) = deadline {
             let soonest = self.now.after(self.plan.turn.draw(&mut self.rng));
             // Rounded up, as a poll's time-out is.
-            let when = if deadline <= now.tick { soonest } else { self.servers[at].world_time(deadline).max(soonest) };
+            let when = if deadline <= now.tick {
+                soonest
+            } else {
+                self.servers[at].world_time(deadline).max(soonest)
+            };
             self.turn_at(at, when);
         }
         if held_back {
@@ -363,7 +373,9 @@ impl World {
     pub fn step(&mut self, at: usize, input: Input) {
         let now = self.servers[at].now(self.now);
         self.trace_input(at, &input);
-        let Some(process) = &mut self.servers[at].process else { return };
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
         process.node.step(now, input);
         if self.plan.drain_each {
             self.drain(at);
@@ -394,7 +406,9 @@ impl World {
         });
         match effect {
             Effect::Append(append) => {
-                let Some(process) = &mut self.servers[at].process else { return };
+                let Some(process) = &mut self.servers[at].process else {
+                    return;
+                };
                 process.appends.push_back(append);
                 let waiting = process.appends.len();
                 self.counts.highest("most appends waiting", waiting as u64);
@@ -411,7 +425,9 @@ impl World {
                 self.send_to_peer(at, to, &message);
             }
             Effect::Datagram(datagram) => {
-                let Some(process) = &mut self.servers[at].process else { return };
+                let Some(process) = &mut self.servers[at].process else {
+                    return;
+                };
                 process.datagrams += 1;
                 let sealed = Sealed {
                     sender: process.node.sender(),
@@ -540,7 +556,11 @@ impl World {
             return self.later(after, Happening::Start { server: at });
         }
         if let Some((delay, step)) = next {
-            let delay = if step == DiskStep::Sync { self.disk_delay(at, delay) } else { delay };
+            let delay = if step == DiskStep::Sync {
+                self.disk_delay(at, delay)
+            } else {
+                delay
+            };
             self.later(delay, Happening::Disk { server: at, life, step });
         }
         if step == DiskStep::Sync {
@@ -550,7 +570,9 @@ impl World {
     }
 
     fn reader_job(&mut self, at: usize, job: ReaderJob) {
-        let Some(process) = &mut self.servers[at].process else { return };
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
         process.jobs.push_back(job);
         if process.jobs.len() > limits::READ_JOBS_MAX {
             return self.fail(format!("{} has more reader jobs than places", server_id(at)));
@@ -566,7 +588,11 @@ impl World {
         }
         process.reading = true;
         let is_index = matches!(process.jobs.front(), Some(ReaderJob::Index(_)));
-        let delay = if is_index { Span(1) } else { self.plan.read.draw(&mut server.rng) };
+        let delay = if is_index {
+            Span(1)
+        } else {
+            self.plan.read.draw(&mut server.rng)
+        };
         let life = server.life;
         let delay = if is_index { delay } else { self.disk_delay(at, delay) };
         self.later(delay, Happening::Read { server: at, life });
@@ -596,13 +622,19 @@ impl World {
 
     /// Who leads, as far as running servers say so of themselves.
     pub fn leaders(&self) -> Vec<usize> {
-        let leads = |server: &&Server| server.node().is_some_and(|node| node.cluster().role() == syncnet::cluster::Role::Leader);
+        let leads = |server: &&Server| {
+            server
+                .node()
+                .is_some_and(|node| node.cluster().role() == syncnet::cluster::Role::Leader)
+        };
         self.servers.iter().filter(leads).map(|server| server.at).collect()
     }
 
     /// The state of a server is looked at after each of its turns.
     fn observe(&mut self, at: usize) {
-        let Some(process) = &mut self.servers[at].process else { return };
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
         let in_flight = self.people.iter().any(|person| person.core.unacknowledged() > 0);
         let reader = &mut process.reader;
         let mut older = |from, to| read_entries(reader, from, to);
@@ -614,11 +646,15 @@ impl World {
 
     /// How far the server has applied; 0 if it doesn't run.
     pub fn applied(&self, at: usize) -> LogIndex {
-        self.servers[at].node().map_or(LogIndex(0), |node| node.state().applied())
+        self.servers[at]
+            .node()
+            .map_or(LogIndex(0), |node| node.state().applied())
     }
 
     /// Whether a request of this connection would be taken.
     pub fn accepts(&self, at: usize, conn: u64) -> bool {
-        self.servers[at].node().is_some_and(|node| node.accepts_commands(ConnId(conn)))
+        self.servers[at]
+            .node()
+            .is_some_and(|node| node.accepts_commands(ConnId(conn)))
     }
 }

@@ -64,7 +64,14 @@ impl World {
         let last = &mut conn.last[usize::from(to_server)];
         let at = self.now.after(delay).max(Tick(last.0 + 1));
         *last = at;
-        self.at(at, Happening::Stream { conn: id, to_server, bytes });
+        self.at(
+            at,
+            Happening::Stream {
+                conn: id,
+                to_server,
+                bytes,
+            },
+        );
     }
 
     /// The connections between a client and a server work again.
@@ -73,7 +80,11 @@ impl World {
         let of = |conn: &&mut Conn| conn.person == person && conn.server == server;
         let mut waiting = Vec::new();
         for conn in self.conns.values_mut().filter(of) {
-            waiting.extend(conn.stalled.drain(..).map(|(to_server, bytes)| (conn.id, to_server, bytes)));
+            waiting.extend(
+                conn.stalled
+                    .drain(..)
+                    .map(|(to_server, bytes)| (conn.id, to_server, bytes)),
+            );
         }
         for (id, to_server, bytes) in waiting {
             self.put_on_stream(id, to_server, bytes);
@@ -137,7 +148,9 @@ impl World {
 
     /// The client gives up its connection.
     pub fn disconnect(&mut self, person: usize) {
-        let Some(id) = self.people[person].conn.take() else { return };
+        let Some(id) = self.people[person].conn.take() else {
+            return;
+        };
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.client_open = false;
             self.put_on_stream(id, true, None);
@@ -226,7 +239,9 @@ impl World {
 
     /// Sends items to the connections that may have some.
     pub fn pump(&mut self, at: usize) {
-        let Some(process) = &mut self.servers[at].process else { return };
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
         let ready = std::mem::take(&mut process.ready);
         for id in ready {
             loop {
@@ -234,14 +249,18 @@ impl World {
                 let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.server_open && !conn.closing) else {
                     break;
                 };
-                let Some(process) = &mut self.servers[at].process else { return };
+                let Some(process) = &mut self.servers[at].process else {
+                    return;
+                };
                 let room = self.plan.people.window.saturating_sub(conn.in_flight);
                 if room == 0 || !conn.output.is_empty() {
                     // Goes on when the client has read something.
                     process.ready.insert(id);
                     break;
                 }
-                let Some(slice) = process.node.pump(ConnId(id)) else { break };
+                let Some(slice) = process.node.pump(ConnId(id)) else {
+                    break;
+                };
                 let take = slice.len().min(room);
                 conn.output.extend_from_slice(&slice[..take]);
                 let rest = process.node.taken(ConnId(id), take);

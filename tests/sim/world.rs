@@ -26,7 +26,12 @@ pub enum Happening {
     /// The server is started.
     Start { server: usize },
     /// Something comes out of a link.
-    Bits { from: usize, to: usize, epoch: u64, bits: Bits },
+    Bits {
+        from: usize,
+        to: usize,
+        epoch: u64,
+        bits: Bits,
+    },
     /// The server that dials tries to make a link.
     Dial { from: usize, to: usize },
     /// Has the link been silent for too long?
@@ -34,7 +39,11 @@ pub enum Happening {
     /// A datagram arrives.
     Datagram { from: usize, to: usize, bytes: Vec<u8> },
     /// Bytes of a client arrive at its server, or of the server at its client. None: the end of the connection.
-    Stream { conn: u64, to_server: bool, bytes: Option<Vec<u8>> },
+    Stream {
+        conn: u64,
+        to_server: bool,
+        bytes: Option<Vec<u8>>,
+    },
     /// A client's attempt to connect comes to something.
     Connected { conn: u64 },
     /// The core of a client wants to be woken.
