@@ -4,11 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-<<<<<<< HEAD
 use syncnet::cluster::message::{Entry, Record};
-=======
-use syncnet::cluster::message::Entry;
->>>>>>> 741f7726865b73fc9f174265de98d1eb0da4c8d9
 use syncnet::limits;
 use syncnet::log::reader::Reader;
 use syncnet::log::recovery::{OpenError, Opened, Options};

@@ -75,10 +75,7 @@ impl World {
                 conn: id,
                 to_server,
                 bytes,
-<<<<<<< HEAD
                 number,
-=======
->>>>>>> 741f7726865b73fc9f174265de98d1eb0da4c8d9
             },
         );
     }
@@ -89,18 +86,11 @@ impl World {
         let of = |conn: &&mut Conn| conn.person == person && conn.server == server;
         let mut waiting = Vec::new();
         for conn in self.conns.values_mut().filter(of) {
-<<<<<<< HEAD
             let stalled = std::mem::take(&mut conn.stalled);
             waiting.extend(
                 stalled
                     .into_iter()
                     .map(|(number, (to_server, bytes))| (conn.id, number, to_server, bytes)),
-=======
-            waiting.extend(
-                conn.stalled
-                    .drain(..)
-                    .map(|(to_server, bytes)| (conn.id, to_server, bytes)),
->>>>>>> 741f7726865b73fc9f174265de98d1eb0da4c8d9
             );
         }
         for (id, number, to_server, bytes) in waiting {

@@ -31,10 +31,7 @@ pub enum Happening {
         to: usize,
         epoch: u64,
         bits: Bits,
-<<<<<<< HEAD
         number: u64,
-=======
->>>>>>> 741f7726865b73fc9f174265de98d1eb0da4c8d9
     },
     /// The server that dials tries to make a link.
     Dial { from: usize, to: usize },
@@ -47,10 +44,7 @@ pub enum Happening {
         conn: u64,
         to_server: bool,
         bytes: Option<Vec<u8>>,
-<<<<<<< HEAD
         number: u64,
-=======
->>>>>>> 741f7726865b73fc9f174265de98d1eb0da4c8d9
     },
     /// A client's attempt to connect comes to something.
     Connected { conn: u64 },
