@@ -416,12 +416,30 @@ fn a_leftover_is_noticed() {
 // --- Panics --------------------------------------------------------------------------------------
 
 /// Where `.unwrap()` or `.expect(` may stand outside of tests: file, how many, and why it can't be anybody else's fault.
-const MAY_PANIC: &[(&str, usize, &str)] = &[];
+const MAY_PANIC: &[(&str, usize, &str)] = &[
+    (
+        "src/log/payload.rs",
+        1,
+        "numbers and ids of ours always have an encoding",
+    ),
+    (
+        "src/log/prewrite.rs",
+        1,
+        "the writer wants a segment before it takes one; nothing else calls it",
+    ),
+    (
+        "src/log/record.rs",
+        1,
+        "a batch is bounded far below the 4 GiB that the field holds",
+    ),
+];
 
 fn panics(file: &File) -> Vec<usize> {
     let mut found = Vec::new();
     for (number, line) in file.code.lines().enumerate() {
-        let hits = line.matches(".unwrap()").count() + line.matches(".expect(").count();
+        // `.expect()` without a reason is a method of our own.
+        let expects = line.matches(".expect(").count() - line.matches(".expect()").count();
+        let hits = line.matches(".unwrap()").count() + expects;
         found.extend(std::iter::repeat_n(number + 1, hits));
     }
     found

@@ -70,6 +70,12 @@ impl Outbox {
         self.sent.len()
     }
 
+    /// The highest number up to which all outcomes are known.
+    #[must_use]
+    pub fn acknowledged(&self) -> ClientSeq {
+        self.sent.front().map_or(self.last, |first| first.seq.previous())
+    }
+
     /// Whether another command finds room.
     #[must_use]
     pub fn has_room(&self) -> bool {

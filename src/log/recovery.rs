@@ -264,7 +264,7 @@ fn survey<F: DiskFile>(directory: DirectoryId, segments: &[(Segment, F)], stop: 
         let mut window = Window::new(file, segment.size, STEP);
         while offset < segment.size {
             let bytes = window.at(offset, BLANK + RECORD_HEADER_BYTES);
-            let bytes = bytes.map_err(in_file(&segment.file()))?;
+            let bytes = bytes.map_err(|error| in_file(&segment.file())(error))?;
             // Most of it is the zeros of a segment that isn't full: no header begins in them.
             if bytes.len() >= BLANK + RECORD_HEADER_BYTES
                 && bytes[..BLANK + RECORD_HEADER_BYTES].iter().all(|&b| b == 0)

@@ -68,7 +68,8 @@ impl<'s, F: DiskFile> Walk<'s, F> {
         let mut window = Window::new(file, segment.size, STEP);
         let (mut offset, mut need) = (0, RECORD_HEADER_BYTES);
         loop {
-            let bytes = window.at(offset, need).map_err(in_file(&segment.file()))?;
+            let bytes = window.at(offset, need);
+            let bytes = bytes.map_err(|error| in_file(&segment.file())(error))?;
             let lsn = Lsn(segment.base.0 + offset);
             let bad = match record::parse(bytes, lsn, self.directory) {
                 Parsed::Record(header, payload, size) => {
@@ -174,7 +175,7 @@ impl<'s, F: DiskFile> Walk<'s, F> {
             if first {
                 (tail.last, tail.chain) = (group.last, group.chain);
                 tail.members = group.members.iter().cloned().collect();
-            } else if (tail.last, tail.chain) != (group.last, group.chain) {
+            } else if tail.last != group.last || (group.chain != 0 && tail.chain != 0 && tail.chain != group.chain) {
                 let text = "the segment's head says another last entry than the segments before";
                 return Err(damaged(segment, 0, text));
             }
@@ -210,13 +211,20 @@ impl<'s, F: DiskFile> Walk<'s, F> {
         if at.term < before_term {
             return wrong("the entry's term is before that of the entry before it");
         }
-        // 0 means that the server didn't know the check when it wrote the entry: after a cut into what was only on its disk.
-        let known = header.chain != 0 && (before != 0 || at.index == LogIndex(1));
-        if known && chain(before, at.term, at.index, header.entry_kind, payload) != header.chain {
+        // A node that cut its log where it keeps nothing in memory writes entries without a check, as 0, until it learns it
+        // from a leader. From the records before, the check is known all the same.
+        let known = before != 0 || at.index == LogIndex(1);
+        let computed = known.then(|| chain(before, at.term, at.index, header.entry_kind, payload));
+        if header.chain != 0 && computed.is_some_and(|computed| computed != header.chain) {
             return wrong("the entry isn't the one that followed the entry before it");
         }
+        let check = if header.chain == 0 {
+            computed.unwrap_or(0)
+        } else {
+            header.chain
+        };
         let tail = self.tails.entry(header.group).or_default();
-        tail.entry(at, header.entry_kind, payload, header.chain);
+        tail.entry(at, header.entry_kind, payload, check);
         self.index.put(header.group, at.index, header.lsn);
         self.report.entries += 1;
         Ok(())
@@ -233,7 +241,7 @@ impl<'s, F: DiskFile> Walk<'s, F> {
         };
         let mut bytes = [0; RECORD_HEADER_BYTES];
         let read = file.read_at(&mut bytes, lsn.0 - segment.base.0);
-        read.map_err(in_file(&segment.file()))?;
+        read.map_err(|error| in_file(&segment.file())(error))?;
         match record::parse_header(&bytes, lsn, self.directory) {
             ParsedHeader::Good(header, _) => Ok(Some(header)),
             _ => Ok(None),

@@ -150,6 +150,7 @@ pub struct Node {
     readings: BTreeMap<u64, Reading>,
     reading: u64,
     appended: AppendId,
+    persisted: AppendId,
     commit_logged: LogIndex,
     /// When the commit position goes to the log even if nothing else does.
     commit_due: Option<Tick>,
@@ -199,6 +200,7 @@ impl Node {
             readings: BTreeMap::new(),
             reading: 0,
             appended: AppendId(0),
+            persisted: AppendId(0),
             commit_logged: LogIndex(0),
             commit_due: None,
             effects: VecDeque::new(),
@@ -234,7 +236,10 @@ impl Node {
             Input::LinkDown { server } => self.cluster.link_down(now, server),
             Input::Peer(from, message) => self.peer(from, message),
             Input::Datagram(from, directory, datagram) => self.cluster.datagram(now, from, directory, datagram),
-            Input::Persisted(id) => self.cluster.persisted(now, id),
+            Input::Persisted(id) => {
+                self.persisted = self.persisted.max(id);
+                self.cluster.persisted(now, id);
+            }
             Input::Read(answer) => self.read(answer),
             Input::Timer => self.timer(),
             Input::Stop => {
@@ -467,6 +472,11 @@ impl Node {
             }
             let due = *self.commit_due.get_or_insert(self.now.tick.after(COMMIT_ALONE));
             if self.now.tick < due {
+                return;
+            }
+            // Behind a disk that hangs they would pile up.
+            if self.persisted < self.appended {
+                self.commit_due = Some(self.now.tick.after(COMMIT_ALONE));
                 return;
             }
         }

@@ -2,7 +2,7 @@
 //! begun with a handshake: a cut one loses nothing and delivers later, or is given up by one end or both; a reset one loses what
 //! was on the way. Datagrams are lost, delayed, repeated and overtaken.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use syncnet::cluster::message::{AppendResult, Message, Sender};
 use syncnet::limits;
@@ -45,8 +45,10 @@ pub struct Net {
     links_cut: Vec<bool>,
     /// No datagram gets from one to the other.
     datagrams_cut: Vec<bool>,
-    /// What waits behind a cut.
-    stalled: Vec<VecDeque<(u64, Bits)>>,
+    /// What waits behind a cut, in the order in which it was sent.
+    stalled: Vec<BTreeMap<u64, (u64, Bits)>>,
+    /// Counts what is put on links and streams.
+    pub numbers: u64,
     last: Vec<Tick>,
     epochs: u64,
     /// For the server that dials: when it tried last, and how long it rests.
@@ -66,7 +68,8 @@ impl Net {
             ends: vec![End::default(); pairs],
             links_cut: vec![false; pairs],
             datagrams_cut: vec![false; pairs],
-            stalled: vec![VecDeque::new(); pairs],
+            stalled: vec![BTreeMap::new(); pairs],
+            numbers: 0,
             last: vec![Tick(0); pairs],
             epochs: 0,
             tried: vec![(Tick(0), Span(0)); pairs],
@@ -106,8 +109,8 @@ impl World {
         let pair = self.net.pair(from, to);
         self.net.datagrams_cut[pair] = false;
         if std::mem::take(&mut self.net.links_cut[pair]) {
-            for (epoch, bits) in std::mem::take(&mut self.net.stalled[pair]) {
-                self.put_on_link(from, to, epoch, bits);
+            for (number, (epoch, bits)) in std::mem::take(&mut self.net.stalled[pair]) {
+                self.deliver(from, to, epoch, bits, number);
             }
         }
     }
@@ -233,22 +236,36 @@ impl World {
     }
 
     fn put_on_link(&mut self, from: usize, to: usize, epoch: u64, bits: Bits) {
+        self.net.numbers += 1;
+        self.deliver(from, to, epoch, bits, self.net.numbers);
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, epoch: u64, bits: Bits, number: u64) {
         let pair = self.net.pair(from, to);
         if self.net.links_cut[pair] {
-            self.net.stalled[pair].push_back((epoch, bits));
+            self.net.stalled[pair].insert(number, (epoch, bits));
             return;
         }
         let arrives = self.now.after(self.plan.link.draw(&mut self.rng));
         let at = arrives.max(Tick(self.net.last[pair].0 + 1));
         self.net.last[pair] = at;
-        self.at(at, Happening::Bits { from, to, epoch, bits });
+        self.at(
+            at,
+            Happening::Bits {
+                from,
+                to,
+                epoch,
+                bits,
+                number,
+            },
+        );
     }
 
-    pub fn bits_arrive(&mut self, from: usize, to: usize, epoch: u64, bits: Bits) {
+    pub fn bits_arrive(&mut self, from: usize, to: usize, epoch: u64, bits: Bits, number: u64) {
         let pair = self.net.pair(from, to);
         if self.net.links_cut[pair] {
             // Sent again and again until the cut heals.
-            self.net.stalled[pair].push_back((epoch, bits));
+            self.net.stalled[pair].insert(number, (epoch, bits));
             return;
         }
         self.arrive(to, Arrival::Bits { from, epoch, bits });

@@ -206,7 +206,8 @@ impl Oracle {
                 self.servers[at].compared = index;
                 continue;
             }
-            let entries = older(index, commit)?;
+            // Beyond what is durable the disk may still show entries that are being replaced.
+            let entries = older(index, commit.min(cluster.durable()))?;
             if entries.first().is_none_or(|first| first.index != index) {
                 // Known to be committed, and not here yet.
                 break;

@@ -32,7 +32,8 @@ pub struct Conn {
     pub closing: bool,
     pub client_input: Vec<u8>,
     pub last: [Tick; 2],
-    pub stalled: VecDeque<(bool, Option<Vec<u8>>)>,
+    /// What waits behind a cut, in the order in which it was sent.
+    pub stalled: BTreeMap<u64, (bool, Option<Vec<u8>>)>,
 }
 
 impl Conn {
@@ -52,7 +53,7 @@ impl Conn {
             closing: false,
             client_input: Vec::new(),
             last: [Tick(0); 2],
-            stalled: VecDeque::new(),
+            stalled: BTreeMap::new(),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use syncnet::cluster::message::Entry;
+use syncnet::cluster::message::{Entry, Record};
 use syncnet::limits;
 use syncnet::log::reader::Reader;
 use syncnet::log::recovery::{OpenError, Opened, Options};
@@ -138,6 +138,15 @@ impl Server {
     fn world_time(&self, own: Tick) -> Tick {
         Tick(own.0.saturating_sub(self.clock))
     }
+}
+
+/// What an append weighs.
+fn append_bytes(append: &Append) -> usize {
+    let record_bytes = |record: &Record| match record {
+        Record::Entry { entry, .. } => entry.payload.len() + limits::RECORD_HEADER_BYTES,
+        Record::State { .. } => limits::RECORD_HEADER_BYTES,
+    };
+    append.records.iter().map(record_bytes).sum::<usize>() + limits::RECORD_HEADER_BYTES
 }
 
 /// Opens the log of a directory as a starting server does.
@@ -411,9 +420,10 @@ impl World {
                 };
                 process.appends.push_back(append);
                 let waiting = process.appends.len();
+                let bytes: usize = process.appends.iter().map(append_bytes).sum();
                 self.counts.highest("most appends waiting", waiting as u64);
-                if waiting > limits::UNPERSISTED_APPENDS_MAX + limits::APPEND_PLACES_FOR_VOTES {
-                    self.fail(format!("{} has {waiting} appends waiting", server_id(at)));
+                if bytes > limits::INFLIGHT_BYTES_MAX + limits::UNCOMMITTED_BYTES_MAX + limits::APPEND_BYTES_MAX {
+                    self.fail(format!("{} has appends of {bytes} bytes waiting", server_id(at)));
                 }
                 self.begin_write(at);
             }

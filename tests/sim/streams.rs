@@ -55,10 +55,15 @@ impl World {
 
     /// Puts bytes (or the end) on the way.
     pub fn put_on_stream(&mut self, id: u64, to_server: bool, bytes: Option<Vec<u8>>) {
+        self.net.numbers += 1;
+        self.deliver_stream(id, to_server, bytes, self.net.numbers);
+    }
+
+    fn deliver_stream(&mut self, id: u64, to_server: bool, bytes: Option<Vec<u8>>, number: u64) {
         let delay = self.plan.client.draw(&mut self.rng);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if self.net.clients_cut.contains(&(conn.person, conn.server)) {
-            conn.stalled.push_back((to_server, bytes));
+            conn.stalled.insert(number, (to_server, bytes));
             return;
         }
         let last = &mut conn.last[usize::from(to_server)];
@@ -70,6 +75,7 @@ impl World {
                 conn: id,
                 to_server,
                 bytes,
+                number,
             },
         );
     }
@@ -80,21 +86,22 @@ impl World {
         let of = |conn: &&mut Conn| conn.person == person && conn.server == server;
         let mut waiting = Vec::new();
         for conn in self.conns.values_mut().filter(of) {
+            let stalled = std::mem::take(&mut conn.stalled);
             waiting.extend(
-                conn.stalled
-                    .drain(..)
-                    .map(|(to_server, bytes)| (conn.id, to_server, bytes)),
+                stalled
+                    .into_iter()
+                    .map(|(number, (to_server, bytes))| (conn.id, number, to_server, bytes)),
             );
         }
-        for (id, to_server, bytes) in waiting {
-            self.put_on_stream(id, to_server, bytes);
+        for (id, number, to_server, bytes) in waiting {
+            self.deliver_stream(id, to_server, bytes, number);
         }
     }
 
-    pub fn stream_arrives(&mut self, id: u64, to_server: bool, bytes: Option<Vec<u8>>) {
+    pub fn stream_arrives(&mut self, id: u64, to_server: bool, bytes: Option<Vec<u8>>, number: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if self.net.clients_cut.contains(&(conn.person, conn.server)) {
-            conn.stalled.push_back((to_server, bytes));
+            conn.stalled.insert(number, (to_server, bytes));
             return;
         }
         let server = conn.server;

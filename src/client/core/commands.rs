@@ -9,11 +9,15 @@ use crate::types::{ClientSeq, SessionId, Tick};
 use crate::wire::client::Ack;
 
 impl Core {
-    pub(super) fn opened(&mut self, now: Tick, session: SessionId, _last: ClientSeq, name: String) {
+    pub(super) fn opened(&mut self, now: Tick, session: SessionId, last: ClientSeq, name: String) {
         self.servers.works();
         self.quorum_proved();
         let new = self.session.opened(session);
-        self.session.renamed(name.clone());
+        // A server that is behind may not have heard of a rename whose outcome we know already.
+        if new || last >= self.outbox.acknowledged() {
+            self.session.renamed(name);
+        }
+        let name = self.session.name().to_string();
         self.outbox.rewind();
         self.repeats = Repeats::default();
         self.repeats.overdue = self.overdue(now);

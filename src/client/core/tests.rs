@@ -427,6 +427,21 @@ fn after_a_rename_posts_wait_and_go_out_under_the_new_name() {
 }
 
 #[test]
+fn a_server_that_is_behind_does_not_take_a_new_name_back() {
+    let mut world = World::open(&["a:1", "b:1"]);
+    world.call(Call::Submit {
+        ticket: Ticket(1),
+        action: Action::Rename { name: "bob".into() },
+        deadline: None,
+    });
+    world.acks(&[1]);
+    world.step(Input::Lost("reset".into()));
+    world.connected(true);
+    world.opened();
+    assert_eq!(world.post(2), ["post 2/2 bob"]);
+}
+
+#[test]
 fn an_expired_session_ends_what_was_sent_as_unknown_and_never_sends_it_again() {
     let mut world = World::open(&["a:1", "b:1"]);
     world.post(1);
