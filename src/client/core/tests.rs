@@ -1,11 +1,11 @@
 //! The core against a script of what servers do.
 
 use super::*;
-use crate::chat::command::{Command, Head};
+use crate::chat::command::{Command, Head, Outcome};
 use crate::client::calls::Question;
-use crate::types::{Position, RoomId, Seq};
+use crate::types::{ClientSeq, Position, RoomId, Seq, SessionId};
 use crate::wire;
-use crate::wire::client::{From, Item, Until, What};
+use crate::wire::client::{Ack, From, Item, ServerAddress, Until, What};
 
 const ROOM: RoomId = RoomId(1);
 const SESSION: SessionId = SessionId(77);

@@ -1,7 +1,9 @@
 //! The chat against a script of typing and events.
 
 use super::*;
+use crate::chat::command::{Code, Outcome};
 use crate::types::{ClientSeq, Lamport, Seq};
+use crate::wire::client::{Item, What};
 
 const ROOM: RoomId = RoomId(1);
 const SESSION: SessionId = SessionId(9);
