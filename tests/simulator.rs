@@ -1,11 +1,140 @@
-//! The simulator over many seeds. See `sim`.
+//! The simulator over many seeds. See `sim` for how it works.
+//!
+//! `cargo test` runs a fixed set of seeds, those that once failed (`sim/seeds.txt`), and a few that the commit's hash draws, so that
+//! each commit tries something new. `scripts/simulate.sh` runs as many as wanted.
 
 mod sim;
 
-use sim::run;
+use sim::run::{self, Failure};
+use sim::sabotage::Sabotage;
+
+/// Seeds that every run begins with.
+const FIXED: u64 = 40;
+/// Seeds that the commit draws.
+const DRAWN: u64 = 5;
+
+/// What the fixed seeds must have seen, or their being green proves nothing. About half of what they see today.
+const MINIMUMS: &[(&str, u64)] = &[
+    ("worlds", FIXED),
+    ("elections", 80),
+    ("fail-overs with messages in flight", 25),
+    ("partitions", 40),
+    ("one-way partitions", 30),
+    ("partial partitions", 20),
+    ("link resets", 80),
+    ("links given up for their silence", 1),
+    ("multicast dead", 15),
+    ("datagrams lost", 3_000),
+    ("datagrams repeated", 500),
+    ("power cuts", 100),
+    ("ends of all servers at once", 40),
+    ("kills", 50),
+    ("orderly stops", 15),
+    ("torn ends cut off", 4),
+    ("ends written anew", 200),
+    ("failed disks", 10),
+    ("leaders that hung", 4),
+    ("leaders' disks that hung", 6),
+    ("clients crashed", 30),
+    ("clients that lost their server", 200),
+    ("clients told of no quorum", 100),
+    ("sessions gone on with", 150),
+    ("retries recognised", 20),
+    ("gaps recognised", 1),
+    ("resends asked for", 60),
+    ("redirects", 50),
+    ("refused at admission", 100),
+    ("messages acknowledged", 30_000),
+    ("items read", 500_000),
+    ("items cut in two", 20_000),
+    ("reads from the log", 2_000),
+    ("fresh readings", 800),
+    ("fresh lookups", 800),
+];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.trim().parse().ok()
+}
+
+fn fail_with(failures: &[Failure]) -> ! {
+    let lines: Vec<String> = failures.iter().map(Failure::line).collect();
+    panic!("{} seeds failed:\n{}", failures.len(), lines.join("\n"));
+}
+
+/// Seeds that once failed.
+fn kept_seeds() -> Vec<u64> {
+    let lines = include_str!("sim/seeds.txt").lines();
+    let seeds = lines.filter_map(|line| line.split('#').next()?.trim().parse().ok());
+    seeds.collect()
+}
+
+/// A few seeds that follow from the commit. Without a repository there are none.
+fn commit_seeds() -> Vec<u64> {
+    let from_git = || {
+        let mut git = std::process::Command::new("git");
+        let output = git.args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
+        String::from_utf8(output.stdout).ok()
+    };
+    let commit = std::env::var("SYNCNET_COMMIT").ok().or_else(from_git).unwrap_or_default();
+    let Some(first) = commit.get(..8).and_then(|head| u64::from_str_radix(head, 16).ok()) else {
+        return Vec::new();
+    };
+    (0..DRAWN).map(|n| (first << 8) + n).collect()
+}
+
+#[test]
+fn whatever_fails_every_promise_holds() {
+    let fixed: Vec<u64> = (1..=FIXED).collect();
+    let (counts, failures) = run::run_many(&fixed, 1, 3);
+    print!("{}", counts.lines());
+    if !failures.is_empty() {
+        fail_with(&failures);
+    }
+    let missing = counts.missing(MINIMUMS);
+    assert!(missing.is_empty(), "the fixed seeds have not seen enough: {missing:#?}");
+    let others: Vec<u64> = kept_seeds().into_iter().chain(commit_seeds()).collect();
+    let (_, failures) = run::run_many(&others, 1, 3);
+    if !failures.is_empty() {
+        fail_with(&failures);
+    }
+}
+
+#[test]
+fn a_seed_means_the_same_every_time() {
+    let (first, _) = run::run(7, false, None);
+    let (second, _) = run::run(7, false, None);
+    assert_eq!(first, second);
+}
+
+/// The sabotage must be noticed within so many seeds.
+fn caught(sabotage: Sabotage, within: u64) {
+    for seed in 1..=within {
+        if let (_, Some(failure)) = run::run(seed, false, Some(sabotage)) {
+            println!("{sabotage:?} is caught by seed {seed}, {}", failure.text);
+            return;
+        }
+    }
+    panic!("{sabotage:?} isn't noticed within {within} seeds");
+}
+
+#[test]
+fn disks_that_lie_about_a_sync_are_caught() {
+    caught(Sabotage::LyingDisks, 5);
+}
+
+#[test]
+fn forged_votes_are_caught() {
+    caught(Sabotage::ForgedVotes, 20);
+}
+
+#[test]
+fn forged_answers_to_appends_are_caught() {
+    caught(Sabotage::ForgedAppends, 20);
+}
+
+#[test]
+fn retries_under_new_numbers_are_caught() {
+    caught(Sabotage::RenumberedRetries, 3);
 }
 
 /// Runs the one seed that `SYNCNET_SEED` names, with a trace if `SYNCNET_TRACE` is set.
@@ -16,15 +145,19 @@ fn replay() {
     let (counts, failure) = run::run(seed, trace, None);
     print!("{}", counts.lines());
     if let Some(failure) = failure {
-        panic!("{}", failure.line());
+        fail_with(&[failure]);
     }
 }
 
+/// Runs the `SYNCNET_SEEDS` seeds from `SYNCNET_FROM` on, on `SYNCNET_JOBS` threads: what `scripts/simulate.sh` calls.
 #[test]
 fn many() {
+    let Some(count) = number("SYNCNET_SEEDS") else { return };
     let from = number("SYNCNET_FROM").unwrap_or(1);
-    let seeds: Vec<u64> = (from..from + number("SYNCNET_SEEDS").unwrap_or(20)).collect();
+    let seeds: Vec<u64> = (from..from + count).collect();
     let (counts, failures) = run::run_many(&seeds, number("SYNCNET_JOBS").unwrap_or(1) as usize, 10);
     print!("{}", counts.lines());
-    assert!(failures.is_empty(), "{} seeds failed", failures.len());
+    if !failures.is_empty() {
+        fail_with(&failures);
+    }
 }

@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod people;
 pub mod plan;
 pub mod run;
+pub mod sabotage;
 pub mod server;
 pub mod streams;
 pub mod world;

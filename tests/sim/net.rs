@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use syncnet::cluster::message::{AppendResult, Message, Sender};
+use syncnet::cluster::message::Sender;
 use syncnet::limits;
 use syncnet::node::Input;
-use syncnet::types::{Boot, DirectoryId, LogIndex, ServerId, Span, Tick};
+use syncnet::types::{Boot, DirectoryId, ServerId, Span, Tick};
 use syncnet::wire::datagram;
 use syncnet::wire::frame::{LENGTH_BYTES, Split, split};
 use syncnet::wire::peer::{
@@ -16,7 +16,7 @@ use syncnet::wire::peer::{
 
 use super::plan::server_id;
 use super::server::Arrival;
-use super::world::{Happening, Sabotage, World};
+use super::world::{Happening, World};
 
 /// What comes out of a link.
 #[derive(Clone, Debug)]
@@ -340,7 +340,7 @@ impl World {
                     }
                 };
                 match decode_message(body) {
-                    Ok(message) => vec![Input::Peer(server, self.forge(at, message))],
+                    Ok(message) => vec![Input::Peer(server, self.forge(from, at, message))],
                     Err(error) => {
                         self.fail(format!("a frame of {server}: {error}"));
                         Vec::new()
@@ -469,48 +469,5 @@ impl World {
             self.plan_dial(at, from, Span(0));
         }
         Some(Input::Datagram(sender.server, sender.directory, sealed.datagram))
-    }
-
-    // --- Sabotage -------------------------------------------------------------------------------
-
-    /// What the sabotaged network makes of a message.
-    fn forge(&mut self, _at: usize, message: PeerMessage) -> PeerMessage {
-        let Some(sabotage) = self.sabotage else { return message };
-        match (sabotage, message) {
-            (
-                Sabotage::ForgedVotes,
-                PeerMessage::Cluster(Message::VoteAnswer {
-                    group,
-                    term,
-                    granted: false,
-                }),
-            ) => PeerMessage::Cluster(Message::VoteAnswer {
-                group,
-                term,
-                granted: true,
-            }),
-            (
-                Sabotage::ForgedAppends,
-                PeerMessage::Cluster(Message::AppendAnswer {
-                    group,
-                    term,
-                    round,
-                    result: AppendResult::Matched { received, .. },
-                }),
-            ) => {
-                let received = LogIndex(received.0 + 3);
-                let result = AppendResult::Matched {
-                    received,
-                    durable: received,
-                };
-                PeerMessage::Cluster(Message::AppendAnswer {
-                    group,
-                    term,
-                    round,
-                    result,
-                })
-            }
-            (_, message) => message,
-        }
     }
 }

@@ -9,10 +9,10 @@ use syncnet::client::core::Core;
 use syncnet::rng::Rng;
 use syncnet::types::{Lamport, Position, RoomId, Seq, Span, Tick};
 use syncnet::wire::client::{From, Item, Request, Until, encode_request};
-use syncnet::wire::command;
 
 use super::plan::server_id;
-use super::world::{Happening, Sabotage, World};
+use super::sabotage::{Sabotage, renumbered};
+use super::world::{Happening, World};
 
 /// A client's connection, both ends of it.
 pub struct Conn {
@@ -745,16 +745,5 @@ impl World {
             let soon = Span(self.rng.between(0, 500_000));
             self.later(soon, Happening::Act { person: at });
         }
-    }
-}
-
-/// The bytes of a client that counts its repetitions anew: each message comes twice, under two numbers.
-fn renumbered(request: &Request, bytes: &mut Vec<u8>) {
-    let Request::Command(blob) = request else { return };
-    if let Ok(mut command) = command::decode(blob)
-        && let syncnet::chat::command::Command::Post { head, .. } = &mut command
-    {
-        head.seq = head.seq.next();
-        encode_request(&Request::Command(command::encode(&command)), bytes);
     }
 }

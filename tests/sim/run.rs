@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use syncnet::types::{LogIndex, Span};
 
 use super::counts::Counts;
-use super::plan::{Plan, server_id};
+use super::plan::{Fault, Plan, server_id};
 use super::server::{open_log, read_entries};
-use super::world::{Happening, Sabotage, World};
+use super::sabotage::Sabotage;
+use super::world::{Happening, World};
 
 /// How long after the last fault everything must be well: what the design promises, for the default times. Longer times in the
 /// configuration make it longer.
@@ -59,15 +60,21 @@ pub fn run(seed: u64, trace: bool, sabotage: Option<Sabotage>) -> (Counts, Optio
 }
 
 fn live(world: &mut World) {
-    if world.sabotage == Some(Sabotage::LyingDisks) {
-        world.servers.iter().for_each(|server| server.disk.lie());
-    }
     for server in 0..world.servers.len() {
         let after = Span(world.rng.between(0, 300_000));
         world.later(after, Happening::Start { server });
     }
+    if world.sabotage == Some(Sabotage::ForgedAppends) {
+        // What was never on a disk is missed only when the power goes.
+        world.plan.faults = vec![Fault::PowerCut, Fault::PowerCutAll, Fault::HungDisk];
+    }
     world.people_arrive();
     world.storm = true;
+    if world.sabotage == Some(Sabotage::LyingDisks) {
+        // Not from the start: a log without its first record is noticed too easily.
+        world.run_for(Span::from_ms(1_000));
+        world.servers.iter().for_each(|server| server.disk.lie());
+    }
     // Some seeds let the cluster form in peace, some don't.
     let peace = if world.rng.chance(70) {
         Span::from_ms(2_000)

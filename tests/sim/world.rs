@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use syncnet::rng::Rng;
-use syncnet::types::{Span, Tick};
+use syncnet::types::{Span, Term, Tick};
 
 use super::counts::Counts;
 use super::faults::Healing;
@@ -12,6 +12,7 @@ use super::net::{Bits, Net};
 use super::oracle::Oracle;
 use super::people::{Conn, Person};
 use super::plan::{Plan, shown};
+use super::sabotage::Sabotage;
 use super::server::{DiskStep, Server};
 
 /// Something that is going to happen.
@@ -58,19 +59,6 @@ pub enum Happening {
     Heal(Healing),
 }
 
-/// What a sabotage test breaks at the edge of the simulation, to see that it is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Disks say that they have synced, and haven't.
-    LyingDisks,
-    /// The network turns refused votes into granted ones.
-    ForgedVotes,
-    /// The network answers a leader's appends as if all were durable at the follower.
-    ForgedAppends,
-    /// Each message of a client comes a second time under the next free number, as from a client that counts anew when it repeats.
-    RenumberedRetries,
-}
-
 /// Everything there is.
 pub struct World {
     pub plan: Plan,
@@ -87,6 +75,8 @@ pub struct World {
     pub oracle: Oracle,
     pub counts: Counts,
     pub sabotage: Option<Sabotage>,
+    /// The term of each server's last pre-vote, for the forger.
+    pub asked_for: Vec<Term>,
     pub trace: bool,
     /// What the nodes told their operators, for scenarios.
     pub events: Vec<(Tick, usize, String)>,
@@ -115,6 +105,7 @@ impl World {
             oracle: Oracle::new(count),
             counts: Counts::default(),
             sabotage: None,
+            asked_for: vec![Term(0); count],
             trace: false,
             events: Vec::new(),
             keep_events: false,
