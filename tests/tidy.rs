@@ -329,8 +329,20 @@ fn the_encoding_elsewhere_is_noticed() {
 
 // --- Form ----------------------------------------------------------------------------------------
 
+/// Files that are longer than they should be, and how long: they may only shrink.
+const LONG: &[(&str, usize)] = &[
+    ("src/client/chat/model.rs", 659),
+    ("src/client/core.rs", 766),
+    ("src/node/mod.rs", 608),
+    ("tests/sim/people.rs", 760),
+];
+
 fn length(file: &File) -> Vec<String> {
-    let max = if file.tests { 700 } else { 600 };
+    let usual = if file.tests { 700 } else { 600 };
+    let max = LONG
+        .iter()
+        .find(|(path, _)| *path == file.path)
+        .map_or(usual, |(_, lines)| *lines);
     let lines = file.text.lines().count();
     if lines <= max {
         return Vec::new();
