@@ -187,6 +187,7 @@ impl Node {
             self.cluster.deadline(),
             self.doors.deadline(),
             self.office.deadline(&self.state),
+            self.questions.deadline(),
             notice,
             touch,
         ];
@@ -268,6 +269,7 @@ impl Node {
     fn timer(&mut self) {
         let now = self.now;
         self.cluster.timer(now);
+        self.ask_again();
         while let Some(conn) = self.doors.pop_due(now.tick) {
             self.retry(conn);
         }

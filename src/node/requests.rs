@@ -12,9 +12,12 @@ use crate::chat::content::head;
 use crate::cluster::Role;
 use crate::limits;
 use crate::log::ReadFrom;
-use crate::types::{Blob, ClientSeq, ConnId, LogIndex, RoomId, Seq, SessionId};
+use crate::types::{Blob, ClientSeq, ConnId, LogIndex, RoomId, Seq, SessionId, Span, Tick};
 use crate::wire::client::{self, Ack, From, Request, Response, RoomInfo, ServerAddress, StatusRow, Until};
 use crate::wire::{auth, command, common_version};
+
+/// How long a question that nobody could answer rests before it is asked again.
+const ASK_AGAIN: Span = Span::from_ms(50);
 
 /// Rooms in one answer: with the longest names and topics they fill half a frame.
 const ROOMS_PER_PAGE: usize =
@@ -35,6 +38,17 @@ pub(super) struct Questions {
     asked: BTreeMap<u64, (ConnId, Question)>,
     /// For this index to be applied.
     confirmed: BTreeMap<(LogIndex, u64), (ConnId, Question)>,
+    /// To be asked again: nobody could confirm a leader.
+    again: Vec<(ConnId, Question)>,
+    /// When.
+    again_at: Option<Tick>,
+}
+
+impl Questions {
+    /// When some are to be asked again.
+    pub fn deadline(&self) -> Option<Tick> {
+        self.again_at
+    }
 }
 
 impl Node {
@@ -386,6 +400,19 @@ impl Node {
         }
     }
 
+    /// Asks again what nobody could answer, for those who are still there.
+    pub(super) fn ask_again(&mut self) {
+        if self.questions.again_at.is_none_or(|at| self.now.tick < at) {
+            return;
+        }
+        self.questions.again_at = None;
+        for (conn, question) in std::mem::take(&mut self.questions.again) {
+            if self.doors.get(conn).is_some() {
+                self.ask_fresh(conn, question);
+            }
+        }
+    }
+
     pub(super) fn question_answered(&mut self, token: u64, index: Option<LogIndex>) {
         let Some((conn, question)) = self.questions.asked.remove(&token) else {
             return;
@@ -434,14 +461,10 @@ impl Node {
                         },
                     );
                 } else {
-                    // Without a quorum nobody can tell whether the session is one; the client hears so and tries elsewhere.
-                    self.reply(
-                        conn,
-                        Response::Quorum {
-                            available: false,
-                            leader: None,
-                        },
-                    );
+                    // Nobody can tell whether the session is one. Ask again; if there is no quorum, the client was told so and tries
+                    // elsewhere meanwhile.
+                    self.questions.again.push((conn, Question::Attach { session, secret }));
+                    self.questions.again_at.get_or_insert(self.now.tick.after(ASK_AGAIN));
                 }
             }
         }

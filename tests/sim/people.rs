@@ -152,10 +152,13 @@ impl Person {
             .iter()
             .filter(|(_, reading)| reading.acked.is_some())
             .collect();
+        // The longest texts say the least.
+        let core = format!("{:?}", self.core).replace("xx", "");
         format!(
-            "{} errands {errands:?}, readings {asked:?}, core {:?}",
+            "{} errands {:.300}, readings {:.300}, core {core:.1500}",
             self.errands.len(),
-            self.core
+            format!("{errands:?}"),
+            format!("{asked:?}")
         )
     }
 
