@@ -72,10 +72,17 @@ fn kept_seeds() -> Vec<u64> {
 fn commit_seeds() -> Vec<u64> {
     let from_git = || {
         let mut git = std::process::Command::new("git");
-        let output = git.args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
+        let output = git
+            .args(["rev-parse", "HEAD"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .ok()?;
         String::from_utf8(output.stdout).ok()
     };
-    let commit = std::env::var("SYNCNET_COMMIT").ok().or_else(from_git).unwrap_or_default();
+    let commit = std::env::var("SYNCNET_COMMIT")
+        .ok()
+        .or_else(from_git)
+        .unwrap_or_default();
     let Some(first) = commit.get(..8).and_then(|head| u64::from_str_radix(head, 16).ok()) else {
         return Vec::new();
     };

@@ -17,6 +17,7 @@ pub mod people;
 pub mod plan;
 pub mod run;
 pub mod sabotage;
+pub mod script;
 pub mod server;
 pub mod streams;
 pub mod world;

@@ -7,7 +7,7 @@ use syncnet::chat::command::{Code, Outcome};
 use syncnet::client::calls::{Action, Call, Event, Input, Options, Output, Question, Ticket};
 use syncnet::client::core::Core;
 use syncnet::rng::Rng;
-use syncnet::types::{Lamport, Position, RoomId, Seq, Span, Tick};
+use syncnet::types::{Lamport, Position, RoomId, Seq, ServerId, Span, Tick};
 use syncnet::wire::client::{From, Item, Request, Until, encode_request};
 
 use super::plan::server_id;
@@ -106,20 +106,21 @@ pub struct Person {
     messages: u64,
     /// For scenarios.
     pub acked: u64,
+    pub server: Option<ServerId>,
     pub lines: Vec<(RoomId, String)>,
     pub ended: Vec<(RoomId, bool)>,
     pub refusals: Vec<Code>,
 }
 
 impl Person {
-    fn new_core(world: &World, rng: &mut Rng, name: &str, key: [u8; 32], servers: &[usize]) -> Core {
+    fn new_core(world: &World, rng: &mut Rng, name: &str, key: [u8; 32], servers: &[usize], scripted: bool) -> Core {
         let address = |&at: &usize| format!("{}:8000", server_id(at));
         let mut secret = [0; 16];
         secret[..8].copy_from_slice(&rng.draw().to_le_bytes());
         secret[8..].copy_from_slice(&rng.draw().to_le_bytes());
         let options = Options {
             servers: servers.iter().map(address).collect(),
-            in_order: rng.chance(50),
+            in_order: scripted || rng.chance(50),
             only: false,
             name: name.to_string(),
             key,
@@ -176,7 +177,7 @@ impl World {
         let mut rng = self.rng.child();
         let mut key = [0; 32];
         key[..8].copy_from_slice(&rng.draw().to_le_bytes());
-        let core = Person::new_core(self, &mut rng, name, key, servers);
+        let core = Person::new_core(self, &mut rng, name, key, servers, scripted);
         self.people.push(Person {
             at,
             incarnation: 1,
@@ -195,6 +196,7 @@ impl World {
             scripted,
             messages: 0,
             acked: 0,
+            server: None,
             lines: Vec::new(),
             ended: Vec::new(),
             refusals: Vec::new(),
@@ -208,7 +210,12 @@ impl World {
         self.disconnect(at);
         let all: Vec<usize> = (0..self.servers.len()).collect();
         let mut rng = self.people[at].rng.child();
-        let core = Person::new_core(self, &mut rng, &self.people[at].name.clone(), self.people[at].key, &all);
+        let (name, key, scripted) = (
+            self.people[at].name.clone(),
+            self.people[at].key,
+            self.people[at].scripted,
+        );
+        let core = Person::new_core(self, &mut rng, &name, key, &all, scripted);
         let person = &mut self.people[at];
         person.core = core;
         person.incarnation += 1;
@@ -391,6 +398,11 @@ impl World {
             }
             Event::Disconnected { .. } => {
                 self.counts.one("clients that lost their server");
+                self.people[at].server = None;
+                Ok(())
+            }
+            Event::Connected { server, .. } => {
+                self.people[at].server = Some(server);
                 Ok(())
             }
             Event::Notice(text) => Err(format!("{} is told: {text}", self.people[at].name)),
@@ -437,6 +449,10 @@ impl World {
             ) => {
                 self.people[at].acked += 1;
                 self.oracle.acknowledged(&text, seen, session, seq, outcome)
+            }
+            (Errand::Room(_), Outcome::Refused(code)) => {
+                self.people[at].refusals.push(*code);
+                Ok(())
             }
             (Errand::Room(name), Outcome::Room { room, .. }) => {
                 let known = *self.oracle.known_rooms.entry(name.clone()).or_insert(*room);
@@ -612,6 +628,11 @@ impl World {
             action,
             deadline: None,
         });
+    }
+
+    /// Asks the cluster to do something else for a person.
+    pub fn submit_action(&mut self, at: usize, action: Action) {
+        self.submit(at, Errand::Other, action);
     }
 
     /// Reads a room up to now: must show all that was acknowledged before.

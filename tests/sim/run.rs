@@ -8,8 +8,8 @@ use syncnet::types::{LogIndex, Span};
 
 use super::counts::Counts;
 use super::plan::{Fault, Plan, server_id};
-use super::server::{open_log, read_entries};
 use super::sabotage::Sabotage;
+use super::server::{open_log, read_entries};
 use super::world::{Happening, World};
 
 /// How long after the last fault everything must be well: what the design promises, for the default times. Longer times in the

@@ -32,21 +32,44 @@ impl World {
                 self.asked_for[from] = *term;
                 message.clone()
             }
-            (Sabotage::ForgedVotes, &Message::PreVoteAnswer { group, granted: false, .. }) => Message::PreVoteAnswer {
+            (
+                Sabotage::ForgedVotes,
+                &Message::PreVoteAnswer {
+                    group, granted: false, ..
+                },
+            ) => Message::PreVoteAnswer {
                 group,
                 term: self.asked_for[to],
                 granted: true,
                 refusal: Refusal::None,
             },
-            (Sabotage::ForgedVotes, &Message::VoteAnswer { group, term, .. }) => {
-                Message::VoteAnswer { group, term, granted: true }
-            }
-            (Sabotage::ForgedAppends, Message::AppendAnswer { group, term, round, result }) => {
+            (Sabotage::ForgedVotes, &Message::VoteAnswer { group, term, .. }) => Message::VoteAnswer {
+                group,
+                term,
+                granted: true,
+            },
+            (
+                Sabotage::ForgedAppends,
+                Message::AppendAnswer {
+                    group,
+                    term,
+                    round,
+                    result,
+                },
+            ) => {
                 let result = match *result {
-                    AppendResult::Matched { received, .. } => AppendResult::Matched { received, durable: received },
+                    AppendResult::Matched { received, .. } => AppendResult::Matched {
+                        received,
+                        durable: received,
+                    },
                     refused => refused,
                 };
-                Message::AppendAnswer { group: *group, term: *term, round: *round, result }
+                Message::AppendAnswer {
+                    group: *group,
+                    term: *term,
+                    round: *round,
+                    result,
+                }
             }
             _ => message.clone(),
         };
