@@ -21,10 +21,10 @@ macro_rules! number {
         }
 
         impl $name {
-            /// The value after this one.
+            /// The value after this one; the highest stays (strangers send any number).
             #[must_use]
             pub fn next(self) -> Self {
-                $name(self.0 + 1)
+                $name(self.0.saturating_add(1))
             }
 
             /// The value before this one; zero stays zero.

@@ -329,8 +329,20 @@ fn the_encoding_elsewhere_is_noticed() {
 
 // --- Form ----------------------------------------------------------------------------------------
 
+/// Files that are longer than they should be, and how long: they may only shrink.
+const LONG: &[(&str, usize)] = &[
+    ("src/client/chat/model.rs", 659),
+    ("src/client/core.rs", 766),
+    ("src/node/mod.rs", 608),
+    ("tests/sim/people.rs", 760),
+];
+
 fn length(file: &File) -> Vec<String> {
-    let max = if file.tests { 700 } else { 600 };
+    let usual = if file.tests { 700 } else { 600 };
+    let max = LONG
+        .iter()
+        .find(|(path, _)| *path == file.path)
+        .map_or(usual, |(_, lines)| *lines);
     let lines = file.text.lines().count();
     if lines <= max {
         return Vec::new();
@@ -416,12 +428,30 @@ fn a_leftover_is_noticed() {
 // --- Panics --------------------------------------------------------------------------------------
 
 /// Where `.unwrap()` or `.expect(` may stand outside of tests: file, how many, and why it can't be anybody else's fault.
-const MAY_PANIC: &[(&str, usize, &str)] = &[];
+const MAY_PANIC: &[(&str, usize, &str)] = &[
+    (
+        "src/log/payload.rs",
+        1,
+        "numbers and ids of ours always have an encoding",
+    ),
+    (
+        "src/log/prewrite.rs",
+        1,
+        "the writer wants a segment before it takes one; nothing else calls it",
+    ),
+    (
+        "src/log/record.rs",
+        1,
+        "a batch is bounded far below the 4 GiB that the field holds",
+    ),
+];
 
 fn panics(file: &File) -> Vec<usize> {
     let mut found = Vec::new();
     for (number, line) in file.code.lines().enumerate() {
-        let hits = line.matches(".unwrap()").count() + line.matches(".expect(").count();
+        // `.expect()` without a reason is a method of our own.
+        let expects = line.matches(".expect(").count() - line.matches(".expect()").count();
+        let hits = line.matches(".unwrap()").count() + expects;
         found.extend(std::iter::repeat_n(number + 1, hits));
     }
     found

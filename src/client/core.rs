@@ -2,20 +2,24 @@
 //! the servers' heart is: `step` takes something that happened, `poll` drains what should happen, `deadline` says when it wants
 //! to be woken. Mutate, then drain to the end, then mutate.
 
+mod commands;
+mod quorum;
+
 use std::collections::VecDeque;
 
+use self::quorum::Hunt;
 use super::calls::{Action, Call, Event, Fate, Input, Options, Output, Ticket};
-use super::outbox::{self, Outbox};
+use super::outbox::Outbox;
 use super::pulse::{Expect, Pulse, Verdict as Life};
 use super::questions::{Answer, Questions};
 use super::servers::Servers;
 use super::session::Session;
 use super::subscription::{Subscriptions, Verdict};
-use crate::chat::command::{Code, Outcome};
+use crate::chat::command::Code;
 use crate::limits;
 use crate::rng::Rng;
-use crate::types::{ClientSeq, Lamport, ServerId, SessionId, Span, Tick};
-use crate::wire::client::{Ack, MAGIC, Request, Response, ServerAddress, VERSIONS};
+use crate::types::{Lamport, ServerId, Tick};
+use crate::wire::client::{MAGIC, Request, Response, VERSIONS};
 
 /// Ids of questions begin above this, so that a refusal that names a command's number isn't taken for an answer.
 const IDS_FROM: u64 = 1 << 40;
@@ -42,19 +46,6 @@ enum Link {
     },
     /// The client has ended.
     Closed,
-}
-
-/// The search for a server with a quorum.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Hunt {
-    /// Servers left for another since the search began.
-    tried: usize,
-    /// All were tried: the next round begins then.
-    again: Option<Tick>,
-    /// The program knows that there is none.
-    told: bool,
-    /// The server didn't say so itself: an answer showed it, and the server may not tell when it changes.
-    inferred: bool,
 }
 
 /// The pace at which commands are repeated.
@@ -339,234 +330,14 @@ impl Core {
         match self.questions.answered(now, response, last_try) {
             Answer::Tell(event) => {
                 self.servers.works();
+                if matches!(event, Event::Room { fresh: true, .. }) {
+                    self.hunt.inferred = false;
+                }
                 self.tell(event);
             }
             Answer::Nothing => {}
             Answer::NotFresh => self.without_quorum(now),
         }
-    }
-
-    // --- The session and its commands ------------------------------------------------------------
-
-    fn opened(&mut self, now: Tick, session: SessionId, last: ClientSeq, name: String) {
-        self.servers.works();
-        let new = self.session.opened(session);
-        // A server that is behind may not have heard of a rename whose outcome we know already.
-        if new || last >= self.outbox.acknowledged() {
-            self.session.renamed(name);
-        }
-        let name = self.session.name().to_string();
-        self.outbox.rewind();
-        self.repeats = Repeats::default();
-        self.repeats.overdue = self.overdue(now);
-        self.tell(Event::Opened { session, name, new });
-    }
-
-    fn open_refused(&mut self, now: Tick, code: Code, text: String) {
-        match code {
-            Code::Busy => self.session.busy(now),
-            Code::NoSuchSession | Code::WrongSecret if self.session.id().is_some() => self.expire(),
-            _ if self.closing.is_some() => self.end(),
-            _ => {
-                self.session.refuse();
-                self.tell(Event::OpenRefused { code, text });
-            }
-        }
-    }
-
-    /// The cluster has forgotten the session. Whether what was sent got in before that, nobody can know; sent once more, in a
-    /// new session, it could get in twice.
-    fn expire(&mut self) {
-        self.session.forget();
-        self.tell(Event::Expired);
-        for ticket in self.outbox.forget_session() {
-            if ticket == OWN {
-                self.end();
-                return;
-            }
-            self.tell(Event::Unknown { ticket });
-        }
-    }
-
-    fn acks(&mut self, now: Tick, acks: Vec<Ack>) {
-        let Some(session) = self.session.attached() else {
-            return;
-        };
-        self.servers.works();
-        let expired = |ack: &Ack| ack.outcome == Outcome::Refused(Code::NoSuchSession);
-        let forgotten = acks.iter().any(expired);
-        for ack in acks.into_iter().filter(|ack| !expired(ack)) {
-            if let Outcome::Posted { lamport, .. } = ack.outcome {
-                self.saw(lamport);
-            }
-            self.outbox.acknowledge(ack.seq, ack.outcome);
-        }
-        let mut any = false;
-        while let Some(finished) = self.outbox.finished() {
-            any = true;
-            match (&finished.action, &finished.outcome) {
-                (Action::Close, _) => {
-                    self.end();
-                    return;
-                }
-                (Action::Rename { name }, Outcome::Done) => self.session.renamed(outbox::user_name(name).shown),
-                _ => {}
-            }
-            self.tell(Event::Done {
-                ticket: finished.ticket,
-                session,
-                seq: finished.seq,
-                outcome: finished.outcome,
-            });
-        }
-        if any {
-            self.repeats.count = 0;
-            self.repeats.overdue = self.overdue(now);
-        }
-        if forgotten {
-            self.expire();
-        }
-    }
-
-    /// The server can't vouch for what it was sent. The first repetition goes at once; a server that goes on asking gets them
-    /// at a slower and slower pace. Many commands on the way may ask many times for the same.
-    fn resend(&mut self, now: Tick, from: ClientSeq) {
-        if self.outbox.rewind_to(from) && self.repeats.rest.is_none() {
-            if self.repeats.count > 0 {
-                let rest = limits::CLIENT_RESEND_REST
-                    .times(1 << (self.repeats.count - 1).min(16))
-                    .min(limits::CLIENT_BACKOFF_MAX);
-                self.repeats.rest = Some(now.after(rest));
-            }
-            self.repeats.count = self.repeats.count.saturating_add(1);
-        }
-    }
-
-    fn overdue(&self, now: Tick) -> Option<Tick> {
-        (self.outbox.unacknowledged() > 0).then(|| now.after(limits::CLIENT_RESEND_AFTER))
-    }
-
-    fn refused(&mut self, now: Tick, code: Code, text: &str) {
-        match code {
-            // The connection doesn't know the session (any more): ask for it again.
-            Code::NotOpen if self.session.attached().is_some() => {
-                self.session.rewind();
-                self.session.busy(now);
-            }
-            Code::Busy if self.session.asked() => self.session.busy(now),
-            Code::Busy | Code::NotOpen => {
-                self.outbox.rewind();
-                self.repeats.rest = Some(now.after(limits::CLIENT_BUSY_REST));
-            }
-            _ => self.tell(Event::Notice(text.to_string())),
-        }
-    }
-
-    // --- Servers and quorum ----------------------------------------------------------------------
-
-    fn redirect(&mut self, now: Tick, leader: &ServerAddress) {
-        if self.servers.prefer(leader) {
-            self.leave(now);
-        } else {
-            // Nothing goes here, and the leader may not be used or is this very server by now.
-            self.session.rewind();
-            self.session.busy(now);
-            self.without_quorum(now);
-        }
-    }
-
-    fn quorum_changed(&mut self, available: bool, new_leader: Option<ServerId>) {
-        let Link::Up { quorum, leader, .. } = &mut self.link else {
-            return;
-        };
-        if !available && self.session.asked() {
-            // Perhaps only this request can't be answered now; a later one is worth a try.
-            self.hunt.inferred = true;
-            self.session.rewind();
-        }
-        // What was on the way when the quorum was lost may be lost, too.
-        let back = available && !*quorum;
-        *quorum = available;
-        let changed = *leader != new_leader;
-        *leader = new_leader;
-        if changed {
-            self.tell(Event::Leader(new_leader));
-        }
-        if back {
-            self.outbox.rewind();
-        }
-        self.quorum_is(available);
-    }
-
-    fn quorum_is(&mut self, available: bool) {
-        if available {
-            if self.hunt.told {
-                self.tell(Event::QuorumBack);
-            }
-            self.hunt = Hunt::default();
-        }
-    }
-
-    /// The server gave an answer that shows that it has no quorum, whatever it said before.
-    fn without_quorum(&mut self, now: Tick) {
-        self.link_quorum(false);
-        self.hunt.inferred = true;
-        self.hunt(now);
-        if matches!(self.link, Link::Up { .. }) {
-            // The last resort: ask again here, and take what comes.
-            self.subscriptions.rewind();
-            self.questions.rewind();
-        }
-    }
-
-    fn link_quorum(&mut self, value: bool) {
-        if let Link::Up { quorum, .. } = &mut self.link {
-            *quorum = value;
-        }
-    }
-
-    /// Whether there is no other server to ask in this round.
-    fn hunt_is_over(&self) -> bool {
-        self.hunt.tried + 1 >= self.servers.len()
-    }
-
-    /// Leaves a server without a quorum for the next one, each at most once a round.
-    fn hunt(&mut self, now: Tick) {
-        if !matches!(self.link, Link::Up { quorum: false, .. }) || !self.wants_quorum() {
-            return;
-        }
-        if self.hunt.again.is_some_and(|again| again <= now) {
-            self.hunt.again = None;
-            self.hunt.tried = 0;
-            self.servers.works();
-            if self.hunt_is_over() && self.hunt.inferred {
-                // There is no other server: believe this one again.
-                self.hunt.inferred = false;
-                self.link_quorum(true);
-                return;
-            }
-        }
-        if self.hunt.again.is_some() {
-            return;
-        }
-        if !self.hunt_is_over() {
-            self.hunt.tried += 1;
-            self.leave(now);
-            return;
-        }
-        if !self.hunt.told {
-            self.hunt.told = true;
-            self.tell(Event::NoQuorum);
-        }
-        let retry = limits::CLIENT_QUORUM_RETRY;
-        self.hunt.again = Some(now.after(Span(self.rng.between(retry.0, retry.0 + retry.0 / 4))));
-    }
-
-    fn wants_quorum(&self) -> bool {
-        !self.outbox.is_empty()
-            || self.session.pending()
-            || self.subscriptions.want_quorum()
-            || self.questions.want_quorum()
     }
 
     // --- The connection --------------------------------------------------------------------------
@@ -699,8 +470,8 @@ impl Core {
         };
         loop {
             let id = self.last_id + 1;
-            let subscribe = |core: &mut Core| core.subscriptions.ask(now, id);
-            let Some(request) = self.questions.ask(now, id).or_else(|| subscribe(self)) else {
+            let subscribe = |core: &mut Core| core.subscriptions.ask(now, id, quorum);
+            let Some(request) = self.questions.ask(now, id, quorum).or_else(|| subscribe(self)) else {
                 break;
             };
             self.last_id = id;

@@ -17,6 +17,8 @@ struct Open {
     not_before: Tick,
     /// The next page of `Rooms` begins after this.
     after: RoomId,
+    /// It was asked without asking for freshness, since the server has none to give.
+    weakened: bool,
 }
 
 /// All questions without an answer yet.
@@ -47,6 +49,7 @@ impl Questions {
                 asked: None,
                 not_before: Tick(0),
                 after: RoomId(0),
+                weakened: false,
             });
         }
         room
@@ -81,16 +84,18 @@ impl Questions {
         unasked.map(|open| open.not_before).min()
     }
 
-    /// The next request, if one is due; `id` is used for it.
-    pub fn ask(&mut self, now: Tick, id: u64) -> Option<Request> {
+    /// The next request, if one is due; `id` is used for it. A server without a quorum isn't asked for freshness: it would
+    /// only keep the question for as long as it hopes.
+    pub fn ask(&mut self, now: Tick, id: u64, quorum: bool) -> Option<Request> {
         let due = |open: &&mut Open| open.asked.is_none() && open.not_before <= now;
         let open = self.open.iter_mut().find(due)?;
         open.asked = Some((id, now));
+        open.weakened = !quorum && matches!(open.question, Question::Lookup { fresh: true, .. });
         Some(match &open.question {
             Question::Lookup { name, fresh } => Request::Lookup {
                 id,
                 name: name.clone(),
-                fresh: *fresh,
+                fresh: *fresh && quorum,
             },
             Question::Rooms => Request::Rooms { id, after: open.after },
             Question::Who { room } => Request::Who { id, room: *room },
@@ -120,7 +125,11 @@ impl Questions {
         let ticket = open.ticket;
         let event = match response {
             Response::Room { fresh: false, .. } if !last_try => return Answer::NotFresh,
-            Response::Room { room, fresh, .. } => Event::Room { ticket, room, fresh },
+            Response::Room { room, fresh, .. } => Event::Room {
+                ticket,
+                room,
+                fresh: fresh && !open.weakened,
+            },
             Response::Rooms { rooms, more, .. } => {
                 // A page that doesn't lead on would be asked for for ever.
                 let last = rooms.last().map(|info| info.room).filter(|&last| last > open.after);
@@ -180,7 +189,7 @@ mod tests {
     fn pages_are_asked_for_until_the_last() {
         let mut questions = Questions::default();
         questions.add(Ticket(1), Question::Rooms);
-        questions.ask(Tick(0), 1);
+        questions.ask(Tick(0), 1, true);
         let page = Response::Rooms {
             id: 1,
             rooms: vec![info(1), info(5)],
@@ -191,7 +200,7 @@ mod tests {
             Answer::Tell(Event::Rooms { more: true, .. })
         ));
         assert_eq!(
-            questions.ask(Tick(0), 2),
+            questions.ask(Tick(0), 2, true),
             Some(Request::Rooms {
                 id: 2,
                 after: RoomId(5)
@@ -214,13 +223,13 @@ mod tests {
     fn a_question_is_asked_again_on_the_next_connection_and_a_late_answer_is_ignored() {
         let mut questions = Questions::default();
         questions.add(Ticket(1), Question::Ping);
-        questions.ask(Tick(0), 1);
+        questions.ask(Tick(0), 1, true);
         questions.rewind();
         assert_eq!(
             questions.answered(Tick(5), Response::Pong { id: 1 }, false),
             Answer::Nothing
         );
-        assert_eq!(questions.ask(Tick(10), 2), Some(Request::Ping { id: 2 }));
+        assert_eq!(questions.ask(Tick(10), 2, true), Some(Request::Ping { id: 2 }));
         assert_eq!(
             questions.answered(Tick(15), Response::Pong { id: 2 }, false),
             Answer::Tell(Event::Pong {

@@ -249,7 +249,7 @@ impl Sender {
             }
             Event::OpenRefused { code, text } => {
                 let hint = match code {
-                    Code::NameTaken => " (choose another with -u)",
+                    Code::NameTaken => " (-u NAME takes another)",
                     _ => "",
                 };
                 complain(&format!("the name is refused: {}{hint}", render::clean(&text)));

@@ -34,6 +34,8 @@ struct Subscription {
     /// The last message's number, to tell what a gap took.
     seq: Seq,
     fresh: bool,
+    /// It was asked without asking for freshness.
+    weakened: bool,
     missing: u32,
     /// The position from which it was asked again because something was missing; if that stays so, it is gone for ever.
     gap_at: Option<Position>,
@@ -84,6 +86,7 @@ impl Subscriptions {
                 next,
                 seq: Seq(0),
                 fresh: true,
+                weakened: false,
                 missing: 0,
                 gap_at: None,
             };
@@ -134,16 +137,19 @@ impl Subscriptions {
         self.rooms.values().filter_map(due).min()
     }
 
-    /// The next request, if one is due; `id` is used for it.
-    pub fn ask(&mut self, now: Tick, id: u64) -> Option<Request> {
+    /// The next request, if one is due; `id` is used for it. A server without a quorum is asked for what it has: for more it
+    /// would only keep the question for as long as it hopes.
+    pub fn ask(&mut self, now: Tick, id: u64, quorum: bool) -> Option<Request> {
         for (&room, subscription) in &mut self.rooms {
             if matches!(subscription.stage, Stage::Unasked(at) if at <= now) {
                 subscription.stage = Stage::Asked(id);
+                let weakened = !quorum && subscription.until == Until::Now;
+                subscription.weakened = weakened;
                 return Some(Request::Subscribe {
                     id,
                     room,
                     from: subscription.next.map_or(subscription.from, From::Position),
-                    until: subscription.until,
+                    until: if weakened { Until::Here } else { subscription.until },
                 });
             }
         }
@@ -166,7 +172,7 @@ impl Subscriptions {
         if !fresh && !subscription.stale && !last_try {
             return Verdict::NotFresh;
         }
-        subscription.fresh = fresh;
+        subscription.fresh = fresh && !subscription.weakened;
         if exists {
             subscription.stage = Stage::Flowing;
             return Verdict::Tell(Vec::new());
@@ -285,7 +291,7 @@ mod tests {
     }
 
     fn answer(subscriptions: &mut Subscriptions, id: u64) -> Option<Request> {
-        let request = subscriptions.ask(Tick(0), id);
+        let request = subscriptions.ask(Tick(0), id, true);
         subscriptions.subscribed(Tick(0), id, ROOM, true, true, false);
         request
     }
@@ -358,22 +364,26 @@ mod tests {
     fn a_server_that_does_not_know_the_room_yet_is_asked_again() {
         let mut subscriptions = flowing(From::Last(1));
         subscriptions.rewind();
-        subscriptions.ask(Tick(0), 2);
+        subscriptions.ask(Tick(0), 2, true);
         let verdict = subscriptions.subscribed(Tick(0), 2, ROOM, false, true, false);
         assert_eq!(verdict, Verdict::Tell(Vec::new()));
-        assert_eq!(subscriptions.ask(Tick(0), 3), None);
-        assert!(subscriptions.ask(Tick(0).after(limits::CLIENT_BUSY_REST), 3).is_some());
+        assert_eq!(subscriptions.ask(Tick(0), 3, true), None);
+        assert!(
+            subscriptions
+                .ask(Tick(0).after(limits::CLIENT_BUSY_REST), 3, true)
+                .is_some()
+        );
     }
 
     #[test]
     fn an_end_says_whether_all_that_was_committed_is_there() {
         let mut subscriptions = Subscriptions::default();
         subscriptions.add(Tick(0), ROOM, From::Last(1), Until::Now, false);
-        subscriptions.ask(Tick(0), 1);
+        subscriptions.ask(Tick(0), 1, true);
         let verdict = subscriptions.subscribed(Tick(0), 1, ROOM, true, false, false);
         assert_eq!(verdict, Verdict::NotFresh);
         subscriptions.rewind();
-        subscriptions.ask(Tick(0), 2);
+        subscriptions.ask(Tick(0), 2, true);
         subscriptions.subscribed(Tick(0), 2, ROOM, true, false, true);
         assert_eq!(
             subscriptions.end(ROOM),

@@ -184,7 +184,7 @@ impl Clients {
                 }
                 Next::Bad(text) => {
                     log::debug!("a client from {} is told: {text}", conn.address);
-                    conn.answer(&Response::Fatal { text });
+                    conn.last_words = Some(Response::Fatal { text });
                     self.closing(id, context);
                     return;
                 }
@@ -255,6 +255,9 @@ impl Clients {
         for _ in 0..self.unsent.len() {
             let Some(id) = self.unsent.pop() else { break };
             let Some(conn) = self.table.get_mut(&id) else { continue };
+            if let Some(words) = conn.last_words.take() {
+                conn.answer(&words);
+            }
             match conn.send(node) {
                 Sent::Broken => {
                     self.gone(id, node, context);

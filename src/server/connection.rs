@@ -76,6 +76,8 @@ pub struct Connection<S> {
     pub delivering: bool,
     /// Whether it was left unread because its answers pile up.
     pub choked: bool,
+    /// What it is told at the end, behind the answers to what it asked before.
+    pub last_words: Option<Response>,
     output: Buffer,
     writable: bool,
 }
@@ -93,6 +95,7 @@ impl<S: Read + Write> Connection<S> {
             ended: false,
             delivering: false,
             choked: false,
+            last_words: None,
             output: Buffer::default(),
             writable: true,
         }

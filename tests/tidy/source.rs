@@ -161,7 +161,8 @@ pub fn paths(code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
-        if tokens[at].1 == "use" {
+        // `use<…>` behind an `impl Trait` says what it captures.
+        if tokens[at].1 == "use" && tokens.get(at + 1).is_some_and(|t| t.1 != "<") {
             at = tree(&tokens, at + 1, "", &mut found);
         } else if is_word(tokens[at].1.as_bytes()[0]) {
             let line = tokens[at].0;
@@ -189,10 +190,10 @@ fn tree(tokens: &[(usize, String)], mut at: usize, prefix: &str, found: &mut Vec
             "{" => {
                 at += 1;
                 while tokens.get(at).is_some_and(|t| t.1 != "}") {
-                    at = tree(tokens, at, &path, found);
-                    if tokens.get(at).is_some_and(|t| t.1 == ",") {
-                        at += 1;
-                    }
+                    let end = tree(tokens, at, &path, found);
+                    // What isn't a tree at all still ends.
+                    let comma = tokens.get(end).is_some_and(|t| t.1 == ",");
+                    at = if comma || end == at { end + 1 } else { end };
                 }
                 return at + 1;
             }

@@ -1,7 +1,7 @@
 //! The chat's terminal: a prompt with line editing and history, above which the lines of others appear without disturbing what
 //! is being typed.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -86,6 +86,7 @@ pub fn run(options: Options, room: String, style: Style, history: Option<PathBuf
         printer,
         next,
         interrupted: false,
+        ending: false,
     };
     chat.all(&events, &typed, &interrupts)
 }
@@ -121,6 +122,8 @@ struct Chat<P: ExternalPrinter> {
     printer: P,
     next: Sender<()>,
     interrupted: bool,
+    /// The program ends before the thread that edits lines would print for it.
+    ending: bool,
 }
 
 impl<P: ExternalPrinter> Chat<P> {
@@ -165,6 +168,7 @@ impl<P: ExternalPrinter> Chat<P> {
 
     /// Does what the model wants; gives the exit code once it wants to end.
     fn drain(&mut self) -> Option<u8> {
+        self.ending |= self.model.ends();
         while let Some(what) = self.model.poll() {
             match what {
                 Do::Print(line) => self.print(&line),
@@ -207,13 +211,23 @@ impl<P: ExternalPrinter> Chat<P> {
         match self.model.pending() {
             0 => code,
             pending => {
-                self.print(&format!("-- {pending} messages were not acknowledged"));
-                if code == programs::OK { programs::UNKNOWN } else { code }
+                self.print(&format!("-- messages that were not acknowledged: {pending}"));
+                match (code, self.model.was_open()) {
+                    (programs::OK, true) => programs::UNKNOWN,
+                    (programs::OK, false) => programs::UNREACHED,
+                    (code, _) => code,
+                }
             }
         }
     }
 
     fn print(&mut self, line: &str) {
+        if self.ending {
+            // Over the prompt, whatever state the terminal is in.
+            let _ = write!(std::io::stdout(), "\r\x1b[K{}\r\n", line.replace('\n', "\r\n"));
+            let _ = std::io::stdout().flush();
+            return;
+        }
         // A terminal that is gone is noticed by the thread that reads it.
         let _ = self.printer.print(format!("{line}\n"));
     }

@@ -1,10 +1,11 @@
 //! The core against a script of what servers do.
 
 use super::*;
-use crate::chat::command::{Command, Head};
-use crate::types::{Position, RoomId, Seq};
+use crate::chat::command::{Command, Head, Outcome};
+use crate::client::calls::Question;
+use crate::types::{ClientSeq, Position, RoomId, Seq, SessionId};
 use crate::wire;
-use crate::wire::client::{From, Item, Until, What};
+use crate::wire::client::{Ack, From, Item, ServerAddress, Until, What};
 
 const ROOM: RoomId = RoomId(1);
 const SESSION: SessionId = SessionId(77);
@@ -532,4 +533,67 @@ fn what_a_server_says_out_of_turn_harms_nobody() {
             world.wake();
         }
     }
+}
+
+#[test]
+fn servers_that_only_believe_in_their_quorum_are_each_tried_once_a_round() {
+    let mut world = World::new(&["a:1", "b:1", "c:1"]);
+    world.step(Input::Timer);
+    world.call(Call::Ask {
+        ticket: Ticket(1),
+        question: Question::Lookup {
+            name: "ops".into(),
+            fresh: true,
+        },
+    });
+    let mut welcomes = 0;
+    while !world.events.iter().any(|event| matches!(event, Event::Room { .. })) {
+        world.connected(true);
+        welcomes += 1;
+        assert!(welcomes <= 4, "it goes round and round");
+        let answer = |core: &Core| Response::Room {
+            id: core.last_id,
+            room: None,
+            fresh: false,
+        };
+        world.says(answer(&world.core));
+        world.says(answer(&world.core));
+        while matches!(world.core.link, Link::Resting(_)) {
+            world.wake();
+        }
+    }
+    let Some(Event::Room { fresh: false, .. }) = world.events.iter().find(|event| matches!(event, Event::Room { .. }))
+    else {
+        panic!("{:?}", world.events)
+    };
+}
+
+#[test]
+fn a_server_without_a_quorum_is_asked_for_what_it_has() {
+    let mut world = World::new(&["a:1"]);
+    world.step(Input::Timer);
+    world.connected(false);
+    let words = world.call(Call::Subscribe {
+        room: ROOM,
+        from: From::Last(10),
+        until: Until::Now,
+        stale: false,
+    });
+    assert_eq!(words, ["subscribe Last(10)"]);
+    let id = world.core.last_id;
+    world.says(Response::Subscribed {
+        id,
+        room: ROOM,
+        exists: true,
+        fresh: true,
+    });
+    world.says(item(1));
+    world.says(Response::End { room: ROOM });
+    assert_eq!(
+        world.events.last(),
+        Some(&Event::End {
+            room: ROOM,
+            fresh: false
+        })
+    );
 }

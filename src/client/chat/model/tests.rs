@@ -1,7 +1,9 @@
 //! The chat against a script of typing and events.
 
 use super::*;
+use crate::chat::command::{Code, Outcome};
 use crate::types::{ClientSeq, Lamport, Seq};
+use crate::wire::client::{Item, What};
 
 const ROOM: RoomId = RoomId(1);
 const SESSION: SessionId = SessionId(9);
@@ -239,7 +241,7 @@ fn a_taken_name_ends_the_chat_and_says_what_to_do() {
         text: "taken".into(),
     });
     assert_eq!(world.quit, Some(5));
-    assert!(world.said("-u NAME"));
+    assert!(world.said("-u NAME takes another"));
 }
 
 #[test]

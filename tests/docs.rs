@@ -1,0 +1,263 @@
+//! What is written for people agrees with the programs: options, exit codes, configuration keys, limits.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use support::package;
+use syncnet::chat::command::Code;
+use syncnet::cli::{Table, syncnet as chat, syncnetctl, syncnetd};
+use syncnet::limits;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(package().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Each manual page, and the tables of the program that it describes.
+fn pages() -> [(&'static str, Vec<&'static Table>); 3] {
+    [
+        ("man/syncnetd.8", vec![&syncnetd::TABLE]),
+        ("man/syncnet.1", vec![&chat::CHAT, &chat::SEND, &chat::TAIL]),
+        (
+            "man/syncnetctl.8",
+            vec![&syncnetctl::MAIN, &syncnetctl::STATUS, &syncnetctl::WATCH],
+        ),
+    ]
+}
+
+/// The words that come right after `before` in a text.
+fn words_after<'t>(text: &'t str, before: &str) -> BTreeSet<&'t str> {
+    let end = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    text.split(before)
+        .skip(1)
+        .map(|rest| rest.split(end).next().unwrap_or(rest))
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+/// The section of a manual page, without its heading.
+fn section<'t>(page: &'t str, heading: &str) -> &'t str {
+    let start = page
+        .find(&format!("\n.Sh {heading}\n"))
+        .unwrap_or_else(|| panic!("no section {heading}"));
+    let rest = &page[start + heading.len() + 6..];
+    &rest[..rest.find("\n.Sh ").unwrap_or(rest.len())]
+}
+
+#[test]
+fn every_option_has_its_manual_and_nothing_else_has() {
+    for (path, tables) in pages() {
+        let page = read(path);
+        let options: Vec<_> = tables.iter().flat_map(|table| table.all_options()).collect();
+        let known: BTreeSet<&str> = options.iter().map(|option| option.long).collect();
+        // Those of other programs are named in their pages.
+        let described = section(&page, "DESCRIPTION");
+        assert_eq!(words_after(described, "Fl Fl "), known, "{path}");
+        for option in options {
+            let item = match option.short {
+                Some(short) => format!("\n.It Fl {short} , Fl Fl {}", option.long),
+                None => format!("\n.It Fl Fl {}", option.long),
+            };
+            let value = option.value.map_or(String::new(), |value| format!(" Ar {value}"));
+            assert!(page.contains(&format!("{item}{value}\n")), "{path}: {item}{value}");
+        }
+    }
+}
+
+/// The exit codes that a text of the form `Exit codes: 0 all went well, 1 a server …` names.
+fn codes_of_help(notes: &str) -> BTreeSet<u8> {
+    let Some((_, list)) = notes.split_once("Exit codes:") else {
+        return BTreeSet::new();
+    };
+    list.split(',')
+        .filter_map(|part| part.split_whitespace().next()?.parse().ok())
+        .collect()
+}
+
+#[test]
+fn help_and_manual_name_the_same_exit_codes() {
+    for (path, tables) in pages() {
+        let page = read(path);
+        let manual: BTreeSet<u8> = section(&page, "EXIT STATUS")
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It ")?.parse().ok())
+            .collect();
+        let help: BTreeSet<u8> = tables.iter().flat_map(|table| codes_of_help(table.notes)).collect();
+        assert!(!help.is_empty(), "{path}");
+        assert_eq!(manual, help, "{path}");
+    }
+}
+
+#[test]
+fn help_and_manual_name_the_same_environment() {
+    for (path, tables) in pages() {
+        let page = read(path);
+        let variables = |text: &str| -> BTreeSet<String> {
+            let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+            words
+                .filter(|word| word.starts_with("SYNCNET_"))
+                .map(str::to_string)
+                .collect()
+        };
+        let help: BTreeSet<String> = tables.iter().flat_map(|table| variables(&table.help())).collect();
+        assert_eq!(variables(&page), help, "{path}");
+    }
+}
+
+#[test]
+fn the_programs_print_the_help_of_their_tables() {
+    let programs: [(&str, &[&str], &Table); 7] = [
+        (env!("CARGO_BIN_EXE_syncnetd"), &[], &syncnetd::TABLE),
+        (env!("CARGO_BIN_EXE_syncnet"), &[], &chat::CHAT),
+        (env!("CARGO_BIN_EXE_syncnet"), &["send"], &chat::SEND),
+        (env!("CARGO_BIN_EXE_syncnet"), &["tail"], &chat::TAIL),
+        (env!("CARGO_BIN_EXE_syncnetctl"), &[], &syncnetctl::MAIN),
+        (env!("CARGO_BIN_EXE_syncnetctl"), &["status"], &syncnetctl::STATUS),
+        (env!("CARGO_BIN_EXE_syncnetctl"), &["watch"], &syncnetctl::WATCH),
+    ];
+    for (program, subcommand, table) in programs {
+        let run = |option: &str| {
+            let output = Command::new(program).args(subcommand).arg(option).output();
+            let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+            assert!(output.status.success(), "{} {option}: {output:?}", table.name);
+            String::from_utf8(output.stdout).expect("UTF-8")
+        };
+        assert_eq!(run("--help"), table.help());
+        assert!(run("--version").ends_with(concat!(" ", env!("CARGO_PKG_VERSION"), "\n")));
+    }
+}
+
+/// The keys of a configuration, also those that are commented out.
+fn keys(text: &str) -> BTreeSet<&str> {
+    text.lines()
+        .filter_map(|line| {
+            let (key, _) = line.trim_start_matches("# ").split_once(" = ")?;
+            let clean = !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            clean.then_some(key)
+        })
+        .collect()
+}
+
+#[test]
+fn every_key_of_the_configuration_has_its_manual() {
+    let page = read("man/syncnet.toml.5");
+    let described: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix(".It Va ")).collect();
+    assert_eq!(described, keys(&read("conf/cluster.toml")));
+    let client = read("conf/client.toml");
+    let files = section_of_client_file();
+    for key in keys(&client) {
+        assert!(files.contains(&format!("{key} = ")), "{key}");
+    }
+}
+
+fn section_of_client_file() -> String {
+    section(&read("man/syncnet.1"), "FILES").to_string()
+}
+
+#[test]
+fn documented_limits_are_the_limits() {
+    let size = |bytes: usize| match bytes {
+        b if b % (1 << 30) == 0 => format!("{}GiB", b >> 30),
+        b if b % (1 << 20) == 0 => format!("{}MiB", b >> 20),
+        b => format!("{}KiB", b >> 10),
+    };
+    let toml = [
+        format!("up to {}", size(limits::MESSAGE_BYTES_CEILING)),
+        format!(".Cm {} .", size(limits::MESSAGE_BYTES_DEFAULT)),
+        format!(
+            "{} to {}",
+            size(limits::SEGMENT_BYTES_MIN as usize),
+            size(limits::SEGMENT_BYTES_MAX as usize)
+        ),
+        format!(".Cm {} .", size(limits::SEGMENT_BYTES_DEFAULT as usize)),
+        format!("1 to {} of them", limits::SERVERS_MAX),
+        format!("1 to {} letters", limits::SERVER_ID_BYTES_MAX),
+        format!("1 to {} bytes", limits::CLUSTER_NAME_BYTES_MAX),
+        format!("at least {} random bytes", limits::SECRET_BYTES_MIN),
+        format!("at least {}ms", limits::HEARTBEAT_INTERVAL_MIN.as_ms()),
+        format!("at least {}s", limits::NAME_RELEASE.as_ms() / 1000),
+    ];
+    let protocol = [
+        format!("{} bytes of body", limits::CLIENT_FRAME_BYTES_MAX),
+        format!("{} bytes of body", limits::PEER_FRAME_BYTES_MAX),
+        format!("At most {} bytes", limits::DATAGRAM_BYTES_MAX),
+        format!("{} of them unacknowledged", limits::SESSION_RESULTS_MAX),
+        format!("within {} seconds", limits::HELLO_TIMEOUT.as_ms() / 1000),
+        format!("header of {} bytes", limits::RECORD_HEADER_BYTES),
+    ];
+    let chat = [
+        format!("Names of users have up to {} bytes", limits::NAME_BYTES_MAX),
+        format!("names of rooms up to {}", limits::ROOM_NAME_BYTES_MAX),
+        format!("up to {} KiB unless", limits::MESSAGE_BYTES_DEFAULT >> 10),
+    ];
+    for (path, said) in [
+        ("man/syncnet.toml.5", toml.as_slice()),
+        ("man/syncnet-protocol.7", &protocol),
+        ("man/syncnet.1", &chat),
+    ] {
+        let page = read(path);
+        for said in said {
+            assert!(page.contains(said.as_str()), "{path} doesn't say \"{said}\"");
+        }
+    }
+}
+
+#[test]
+fn the_codes_stand_in_the_manual_in_their_order() {
+    let codes = [
+        Code::NoSuchRoom,
+        Code::RoomExists,
+        Code::NameTaken,
+        Code::BadName,
+        Code::BadRoomName,
+        Code::EmptyText,
+        Code::TextTooLong,
+        Code::BadText,
+        Code::NotMember,
+        Code::WrongName,
+        Code::TooManyRooms,
+        Code::RoomsFull,
+        Code::SessionsFull,
+        Code::KeysFull,
+        Code::NoSuchSession,
+        Code::WrongSecret,
+        Code::Malformed,
+        Code::NotOpen,
+        Code::Busy,
+    ];
+    for (number, code) in codes.iter().enumerate() {
+        assert_eq!(*code as usize, number);
+    }
+    let names: Vec<&str> = codes.iter().map(|code| code.name()).collect();
+    let page = read("man/syncnet-protocol.7").replace('\n', " ");
+    assert!(page.contains(&names.join(", ")), "{}", names.join(", "));
+}
+
+/// Options of other programs that the README types.
+const FOREIGN: &[&str] = &["release", "system", "now", "hang"];
+
+#[test]
+fn the_readme_types_options_that_exist() {
+    let readme = read("README.md");
+    let known: BTreeSet<&str> = pages()
+        .iter()
+        .flat_map(|(_, tables)| tables.iter().flat_map(|table| table.all_options()))
+        .map(|option| option.long)
+        .chain(FOREIGN.iter().copied())
+        .collect();
+    for option in words_after(&readme, "--") {
+        // Rules of tables and comments are no options.
+        if option.starts_with(|c: char| c.is_ascii_lowercase()) {
+            assert!(known.contains(option), "README.md: --{option}");
+        }
+    }
+    for path in words_after(&readme, "scripts/") {
+        let there = ["", ".sh"]
+            .iter()
+            .any(|end| package().join(format!("scripts/{path}{end}")).exists());
+        assert!(there, "README.md: scripts/{path}");
+    }
+    assert!(readme.contains("`cargo test`"));
+}

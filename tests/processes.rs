@@ -1,0 +1,11 @@
+//! The promises, kept by real processes: what a user relies on when servers are killed, hung, stopped and started, when programs
+//! are misused, and when strangers talk to the ports.
+
+mod support;
+
+#[path = "processes/contract.rs"]
+mod contract;
+#[path = "processes/faults.rs"]
+mod faults;
+#[path = "processes/strangers.rs"]
+mod strangers;

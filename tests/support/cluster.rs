@@ -1,0 +1,304 @@
+//! A cluster of real servers.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::run::{Ran, Running, end_of, run, spawn};
+use super::{PATIENCE, wait_until};
+
+/// Ports that tests of this process were given: the system may give one again while nothing listens on it.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A port, chosen by the system, that no other test of this process has.
+fn port(choose: impl Fn() -> std::io::Result<u16>) -> u16 {
+    loop {
+        let port = choose().expect("the system has ports");
+        if GIVEN.lock().unwrap_or_else(|e| e.into_inner()).insert(port) {
+            return port;
+        }
+    }
+}
+
+fn tcp_port() -> u16 {
+    port(|| Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()))
+}
+
+fn udp_port() -> u16 {
+    port(|| Ok(UdpSocket::bind("0.0.0.0:0")?.local_addr()?.port()))
+}
+
+/// One server of the cluster.
+pub struct Server {
+    /// `server1`, `server2` …
+    pub id: String,
+    /// For clients.
+    pub client_port: u16,
+    /// For other servers.
+    pub peer_port: u16,
+    /// Without multicast.
+    pub heartbeat_port: u16,
+    child: Option<Child>,
+}
+
+/// A cluster in a directory of its own. Its processes end with it.
+pub struct Cluster {
+    dir: TempDir,
+    /// In the order of the ring; the last one is preferred as leader.
+    pub servers: Vec<Server>,
+    /// The port of the multicast group.
+    pub multicast_port: u16,
+}
+
+/// How a cluster differs from the usual.
+#[derive(Clone, Copy, Default)]
+pub struct Options {
+    /// Lines for `[cluster]`.
+    pub cluster: &'static str,
+    /// Heartbeats by unicast.
+    pub unicast: bool,
+    /// With a secret.
+    pub secret: bool,
+}
+
+impl Cluster {
+    /// Writes the configuration of a cluster of three, and starts nothing.
+    pub fn configured(options: Options) -> Cluster {
+        let dir = TempDir::with_prefix("syncnet-test-").expect("a temporary directory");
+        let mut toml = format!("[cluster]\nname = \"test\"\n{}\n", options.cluster);
+        if options.secret {
+            use std::os::unix::fs::PermissionsExt;
+            let file = dir.path().join("cluster.secret");
+            fs::write(&file, "00112233445566778899aabbccddeeff".repeat(2)).expect("a writable directory");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a file of ours");
+            toml += "secret_file = \"cluster.secret\"\n";
+        }
+        let multicast_port = udp_port();
+        if !options.unicast {
+            toml += &format!("[heartbeat]\nmulticast = \"239.255.83.78:{multicast_port}\"\n");
+        }
+        let mut servers = Vec::new();
+        for n in 0..3 {
+            let server = Server {
+                id: format!("server{}", n + 1),
+                client_port: tcp_port(),
+                peer_port: tcp_port(),
+                heartbeat_port: udp_port(),
+                child: None,
+            };
+            toml += &format!(
+                "[[server]]\nid = \"{}\"\nring_position = {n}\nhost = \"127.0.0.1\"\nclient_port = {}\nhttp_port = {}\n\
+                 heartbeat_port = {}\npeer_port = {}\n",
+                server.id,
+                server.client_port,
+                tcp_port(),
+                server.heartbeat_port,
+                server.peer_port
+            );
+            servers.push(server);
+        }
+        fs::write(dir.path().join("cluster.toml"), toml).expect("a writable directory");
+        Cluster {
+            dir,
+            servers,
+            multicast_port,
+        }
+    }
+
+    /// Three servers, healthy.
+    pub fn start(options: Options) -> Cluster {
+        let mut cluster = Cluster::configured(options);
+        cluster.launch_all();
+        cluster.await_leader("server3");
+        cluster
+    }
+
+    /// A path below its directory.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    fn index(&self, id: &str) -> usize {
+        let found = self.servers.iter().position(|server| server.id == id);
+        found.unwrap_or_else(|| panic!("no server {id}"))
+    }
+
+    /// The command that runs a server.
+    pub fn server_command(&self, id: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_syncnetd"));
+        command
+            .current_dir(self.dir.path())
+            .args(["--config", "cluster.toml", "--server-id", id, "--data-dir", id]);
+        command
+    }
+
+    /// Starts a server; its log goes on in the same file.
+    pub fn launch(&mut self, id: &str) {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path(&format!("{id}.log")));
+        let log = log.expect("a writable directory");
+        let mut command = self.server_command(id);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let at = self.index(id);
+        assert!(self.servers[at].child.is_none(), "{id} runs already");
+        self.servers[at].child = Some(command.spawn().expect("syncnetd can be started"));
+    }
+
+    /// Starts all servers.
+    pub fn launch_all(&mut self) {
+        for id in ["server1", "server2", "server3"] {
+            self.launch(id);
+        }
+    }
+
+    /// Ends a server without any notice.
+    pub fn kill(&mut self, id: &str) {
+        let at = self.index(id);
+        let mut child = self.servers[at]
+            .child
+            .take()
+            .unwrap_or_else(|| panic!("{id} doesn't run"));
+        child.kill().expect("a child of ours");
+        child.wait().expect("a child of ours");
+    }
+
+    /// Sends a signal to a server.
+    pub fn signal(&self, id: &str, signal: Signal) {
+        let child = self.servers[self.index(id)].child.as_ref();
+        let child = child.unwrap_or_else(|| panic!("{id} doesn't run"));
+        kill_process(Pid::from_child(child), signal).expect("a child of ours");
+    }
+
+    /// Asks a server to stop, and waits until it has: how, and how long it took.
+    pub fn stop(&mut self, id: &str) -> (ExitStatus, Duration) {
+        self.signal(id, Signal::TERM);
+        let asked = Instant::now();
+        let at = self.index(id);
+        let mut child = self.servers[at].child.take().expect("it was signalled");
+        while asked.elapsed() < PATIENCE {
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                return (status, asked.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("{id} doesn't stop");
+    }
+
+    /// `host:port` of a server's clients.
+    pub fn address(&self, id: &str) -> String {
+        format!("127.0.0.1:{}", self.servers[self.index(id)].client_port)
+    }
+
+    /// A client program that knows all servers, with a home of its own.
+    pub fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = self.bare_command(program, args);
+        let all: Vec<String> = self.servers.iter().map(|server| self.address(&server.id)).collect();
+        command.env("SYNCNET_SERVERS", all.join(","));
+        command
+    }
+
+    /// A client program that knows no server.
+    pub fn bare_command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(match program {
+            "syncnet" => env!("CARGO_BIN_EXE_syncnet"),
+            "syncnetctl" => env!("CARGO_BIN_EXE_syncnetctl"),
+            "syncnetd" => env!("CARGO_BIN_EXE_syncnetd"),
+            other => panic!("no program {other}"),
+        });
+        command
+            .current_dir(self.dir.path())
+            .args(args)
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .env("SYNCNET_KEY_FILE", self.path("key"))
+            .env("SYNCNET_USER", "ann");
+        command
+    }
+
+    /// Runs `syncnet` to its end.
+    #[track_caller]
+    pub fn syncnet(&self, args: &[&str], stdin: &str) -> Ran {
+        run(self.command("syncnet", args), stdin)
+    }
+
+    /// Starts `syncnet` beside the test.
+    #[track_caller]
+    pub fn spawn_syncnet(&self, args: &[&str]) -> Running {
+        spawn(self.command("syncnet", args))
+    }
+
+    /// All messages of a room, as one server has them.
+    #[track_caller]
+    pub fn messages(&self, id: &str, room: &str) -> Ran {
+        let server = self.address(id);
+        let args = [
+            "tail",
+            "--json",
+            "--only",
+            "-s",
+            &server,
+            "--after",
+            "0",
+            "--no-follow",
+            room,
+        ];
+        self.syncnet(&args, "").code(0)
+    }
+
+    /// Runs `syncnetctl status`.
+    #[track_caller]
+    pub fn status(&self, args: &[&str]) -> Ran {
+        run(self.command("syncnetctl", &[&["status"], args].concat()), "")
+    }
+
+    /// Waits until all servers are well and follow that leader.
+    #[track_caller]
+    pub fn await_leader(&self, id: &str) {
+        wait_until(&format!("the cluster is healthy under {id}"), || {
+            let status = self.status(&["--json"]);
+            status.status.success() && status.json()[0]["servers"][0]["leader"] == id
+        });
+    }
+
+    /// Waits until a majority has another leader than that one.
+    #[track_caller]
+    pub fn await_other_leader(&self, than: &str) {
+        wait_until(&format!("another one than {than} leads"), || {
+            let status = self.status(&["--json", "--timeout", "1"]);
+            let Some(report) = status.json().pop() else {
+                return false;
+            };
+            let rows = report["servers"].as_array().cloned().unwrap_or_default();
+            rows.iter().any(|row| row["role"] == "leader" && row["id"] != than)
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            if let Some(mut child) = server.child.take() {
+                // Also ends one that was stopped with SIGSTOP.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        if std::thread::panicking() {
+            for server in &self.servers {
+                let log = fs::read_to_string(self.path(&format!("{}.log", server.id))).unwrap_or_default();
+                eprintln!("--- the end of the log of {}\n{}", server.id, end_of(&log));
+            }
+        }
+    }
+}
