@@ -461,6 +461,12 @@ impl Node {
         }
     }
 
+    /// Whether there has been no leader for so long that it is no mere change.
+    fn is_quorum_lost(&self) -> bool {
+        let lost = |since| self.now.tick.since(since) >= limits::NO_QUORUM_NOTICE;
+        self.cluster.leader().is_none() && self.leaderless.is_some_and(lost)
+    }
+
     /// Clients are told when there is another leader, and when there is none for so long that it is no mere change.
     fn tell_leader(&mut self) {
         let leader = self.cluster.leader();
@@ -469,12 +475,9 @@ impl Node {
             (None, None) => self.leaderless = Some(self.now.tick),
             (None, Some(_)) => {}
         }
-        let lost = self
-            .leaderless
-            .is_some_and(|since| self.now.tick.since(since) >= limits::NO_QUORUM_NOTICE);
         let told = match leader {
             Some(_) => (leader, true),
-            None if lost => (None, false),
+            None if self.is_quorum_lost() => (None, false),
             None => return,
         };
         if told == self.told {

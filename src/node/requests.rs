@@ -378,6 +378,10 @@ impl Node {
     // --- Questions ------------------------------------------------------------------------------
 
     fn ask_fresh(&mut self, conn: ConnId, question: Question) {
+        // Who waits for a leader that has been gone for long only waits longer.
+        if self.is_quorum_lost() {
+            return self.answer(conn, question, false);
+        }
         match self.cluster.read(self.now) {
             Some(token) => {
                 self.questions.asked.insert(token, (conn, question));
