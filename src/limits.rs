@@ -248,8 +248,9 @@ pub const CLIENT_SILENCE: Span = Span::from_ms(1_500);
 pub const CLIENT_IDLE_PING: Span = Span::from_ms(2_000);
 /// A server that doesn't answer a ping by then hangs: the next one is tried.
 pub const CLIENT_PONG_TIMEOUT: Span = Span::from_ms(1_000);
-/// How long a client stays with a server without a quorum before it asks the others again.
-pub const CLIENT_QUORUM_RETRY: Span = Span::from_ms(1_000);
+/// How long a client stays with a server without a quorum before it asks the others again: longer than that server takes
+/// to answer that it can't know, or the client would always leave before the answer.
+pub const CLIENT_QUORUM_RETRY: Span = Span::from_ms(2_000);
 /// Rest before a question, subscription or opening that a server had no room for is tried again.
 pub const CLIENT_BUSY_REST: Span = Span::from_ms(200);
 /// The shortest rest between two repetitions that servers ask for without an acknowledgement in between; doubles up to
@@ -272,5 +273,6 @@ const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX < SEGMENT_BYTES_MIN as usize / 2)
 const _: () = assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_CEILING);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX <= OUTPUT_BYTES_MAX);
 const _: () = assert!(TOUCH_INTERVAL.0 * 2 < NAME_RELEASE.0);
+const _: () = assert!(CLIENT_QUORUM_RETRY.0 > READ_TIMEOUT.0);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX);
 const _: () = assert!(DESCRIPTORS_RESERVED > HANDSHAKES_MAX + SERVERS_MAX);

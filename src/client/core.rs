@@ -398,9 +398,10 @@ impl Core {
             || self.subscriptions.await_answer();
         if answers {
             Expect::Answer
-        } else if self.subscriptions.is_empty() {
+        } else if self.subscriptions.is_empty() && !self.wants_quorum() {
             Expect::Nothing
         } else {
+            // Also who only waits for a quorum: a server without power doesn't say that it is gone.
             Expect::News
         }
     }

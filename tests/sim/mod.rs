@@ -2,12 +2,13 @@
 //! client core, in one process, on virtual time. Everything that happens follows from one seed.
 //!
 //! Reading order: `plan` (what a seed draws), `world` (time and what happens in it), `server` (a node driven as the poll loop drives
-//! it), `net` and `streams` (links, datagrams, connections), `people` (clients), `faults` (what goes wrong, and the way back),
+//! it) and `threads` (its log), `net` and `streams` (links, datagrams, connections), `people` and `acts` (clients, and what they do), `faults` (what goes wrong, and the way back),
 //! `oracle` (what must hold), `run` (a seed from beginning to end), `script` (scenarios in text).
 
 // Two test programs share this, and each uses a part.
 #![allow(dead_code)]
 
+pub mod acts;
 pub mod counts;
 pub mod disk;
 pub mod faults;
@@ -17,6 +18,8 @@ pub mod people;
 pub mod plan;
 pub mod run;
 pub mod sabotage;
+pub mod script;
 pub mod server;
 pub mod streams;
+pub mod threads;
 pub mod world;

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use syncnet::chat::command::{Code, Outcome};
-use syncnet::client::calls::{Action, Call, Event, Input, Options, Output, Question, Ticket};
+use syncnet::client::calls::{Call, Event, Input, Options, Output, Ticket};
 use syncnet::client::core::Core;
 use syncnet::rng::Rng;
-use syncnet::types::{Lamport, Position, RoomId, Seq, Span, Tick};
-use syncnet::wire::client::{From, Item, Request, Until, encode_request};
+use syncnet::types::{Lamport, Position, RoomId, Seq, ServerId, Tick};
+use syncnet::wire::client::{From, Item, Request, encode_request};
 
 use super::plan::server_id;
 use super::sabotage::{Sabotage, renumbered};
@@ -60,7 +60,7 @@ impl Conn {
 
 /// What a ticket stands for.
 #[derive(Clone, Debug)]
-enum Errand {
+pub(super) enum Errand {
     /// A message, what the client had seen when it was submitted, and whether it must be refused.
     Post {
         text: String,
@@ -77,11 +77,11 @@ enum Errand {
 
 /// A room that is read.
 #[derive(Clone, Debug)]
-struct Reading {
-    from: From,
-    next: Option<Position>,
+pub(super) struct Reading {
+    pub from: From,
+    pub next: Option<Position>,
     /// For `Until::Now`: what was acknowledged in the room when it was asked for.
-    acked: Option<Position>,
+    pub acked: Option<Position>,
 }
 
 /// Someone with a client.
@@ -91,35 +91,38 @@ pub struct Person {
     pub incarnation: u64,
     pub core: Core,
     pub conn: Option<u64>,
-    rng: Rng,
-    name: String,
-    names: u64,
+    pub(super) rng: Rng,
+    pub(super) name: String,
+    pub(super) names: u64,
     key: [u8; 32],
     wake_at: Option<Tick>,
     tickets: u64,
     errands: BTreeMap<Ticket, Errand>,
-    readings: BTreeMap<RoomId, Reading>,
+    pub(super) readings: BTreeMap<RoomId, Reading>,
     calls: VecDeque<Call>,
     pub closed: bool,
+    /// It has asked for the end of its session.
+    pub(super) closing: bool,
     /// Follows a scenario, not its own mind.
     pub scripted: bool,
-    messages: u64,
+    pub(super) messages: u64,
     /// For scenarios.
     pub acked: u64,
+    pub server: Option<ServerId>,
     pub lines: Vec<(RoomId, String)>,
     pub ended: Vec<(RoomId, bool)>,
     pub refusals: Vec<Code>,
 }
 
 impl Person {
-    fn new_core(world: &World, rng: &mut Rng, name: &str, key: [u8; 32], servers: &[usize]) -> Core {
+    fn new_core(world: &World, rng: &mut Rng, name: &str, key: [u8; 32], servers: &[usize], scripted: bool) -> Core {
         let address = |&at: &usize| format!("{}:8000", server_id(at));
         let mut secret = [0; 16];
         secret[..8].copy_from_slice(&rng.draw().to_le_bytes());
         secret[8..].copy_from_slice(&rng.draw().to_le_bytes());
         let options = Options {
             servers: servers.iter().map(address).collect(),
-            in_order: rng.chance(50),
+            in_order: scripted || rng.chance(50),
             only: false,
             name: name.to_string(),
             key,
@@ -129,11 +132,11 @@ impl Person {
         Core::new(options, world.now, rng.draw())
     }
 
-    fn call(&mut self, call: Call) {
+    pub(super) fn call(&mut self, call: Call) {
         self.calls.push_back(call);
     }
 
-    fn ticket(&mut self, errand: Errand) -> Ticket {
+    pub(super) fn ticket(&mut self, errand: Errand) -> Ticket {
         self.tickets += 1;
         self.errands.insert(Ticket(self.tickets), errand);
         Ticket(self.tickets)
@@ -146,20 +149,14 @@ impl Person {
 
     /// What it still waits for.
     pub fn waits_for(&self) -> String {
-        let errands: Vec<_> = self.errands.values().take(3).collect();
         let asked: Vec<_> = self
             .readings
             .iter()
             .filter(|(_, reading)| reading.acked.is_some())
             .collect();
-        // The longest texts say the least.
-        let core = format!("{:?}", self.core).replace("xx", "");
-        format!(
-            "{} errands {:.300}, readings {:.300}, core {core:.1500}",
-            self.errands.len(),
-            format!("{errands:?}"),
-            format!("{asked:?}")
-        )
+        let mut core = format!("{:?}", self.core);
+        core.truncate(core.char_indices().nth(900).map_or(core.len(), |(end, _)| end));
+        format!("{} errands, readings {asked:?}, {core}", self.errands.len())
     }
 
     /// The rooms that it follows, and the position that comes next.
@@ -179,7 +176,7 @@ impl World {
         let mut rng = self.rng.child();
         let mut key = [0; 32];
         key[..8].copy_from_slice(&rng.draw().to_le_bytes());
-        let core = Person::new_core(self, &mut rng, name, key, servers);
+        let core = Person::new_core(self, &mut rng, name, key, servers, scripted);
         self.people.push(Person {
             at,
             incarnation: 1,
@@ -195,9 +192,11 @@ impl World {
             readings: BTreeMap::new(),
             calls: VecDeque::new(),
             closed: false,
+            closing: false,
             scripted,
             messages: 0,
             acked: 0,
+            server: None,
             lines: Vec::new(),
             ended: Vec::new(),
             refusals: Vec::new(),
@@ -211,7 +210,12 @@ impl World {
         self.disconnect(at);
         let all: Vec<usize> = (0..self.servers.len()).collect();
         let mut rng = self.people[at].rng.child();
-        let core = Person::new_core(self, &mut rng, &self.people[at].name.clone(), self.people[at].key, &all);
+        let (name, key, scripted) = (
+            self.people[at].name.clone(),
+            self.people[at].key,
+            self.people[at].scripted,
+        );
+        let core = Person::new_core(self, &mut rng, &name, key, &all, scripted);
         let person = &mut self.people[at];
         person.core = core;
         person.incarnation += 1;
@@ -220,6 +224,7 @@ impl World {
         person.readings.clear();
         person.calls.clear();
         person.closed = false;
+        person.closing = false;
         self.tell_person(at, Input::Timer);
     }
 
@@ -373,8 +378,14 @@ impl World {
                 Ok(())
             }
             Event::Expired => {
-                self.counts.one("sessions expired");
-                Ok(())
+                self.counts.one("sessions gone");
+                // Nothing here is old enough to expire, so only who has closed its session may find it gone.
+                let person = &self.people[at];
+                if person.closing {
+                    Ok(())
+                } else {
+                    Err(format!("the session of {} is gone", person.name))
+                }
             }
             Event::NoQuorum => {
                 self.counts.one("clients told of no quorum");
@@ -394,6 +405,11 @@ impl World {
             }
             Event::Disconnected { .. } => {
                 self.counts.one("clients that lost their server");
+                self.people[at].server = None;
+                Ok(())
+            }
+            Event::Connected { server, .. } => {
+                self.people[at].server = Some(server);
                 Ok(())
             }
             Event::Notice(text) => Err(format!("{} is told: {text}", self.people[at].name)),
@@ -440,6 +456,10 @@ impl World {
             ) => {
                 self.people[at].acked += 1;
                 self.oracle.acknowledged(&text, seen, session, seq, outcome)
+            }
+            (Errand::Room(_), Outcome::Refused(code)) => {
+                self.people[at].refusals.push(*code);
+                Ok(())
             }
             (Errand::Room(name), Outcome::Room { room, .. }) => {
                 let known = *self.oracle.known_rooms.entry(name.clone()).or_insert(*room);
@@ -514,239 +534,6 @@ impl World {
                 "something", person.name
             )),
             _ => Ok(()),
-        }
-    }
-
-    // --- What people do -------------------------------------------------------------------------
-
-    pub fn act(&mut self, at: usize) {
-        if !self.storm {
-            return;
-        }
-        let plan = self.plan.people.clone();
-        let pace = plan.pace.draw(&mut self.people[at].rng);
-        self.later(pace, Happening::Act { person: at });
-        if self.people[at].closed {
-            return self.restart_person(at);
-        }
-        let dice = self.people[at].rng.below(100);
-        let (asks, follows) = (plan.asks, plan.asks + plan.follows);
-        let (closes, odd) = (follows + plan.closes, follows + plan.closes + plan.odd);
-        if dice < asks {
-            self.ask(at);
-        } else if dice < follows {
-            self.follow(at);
-        } else if dice < closes {
-            self.people[at].call(Call::Close);
-        } else if dice < odd {
-            self.do_something_odd(at);
-        } else {
-            let burst = self.people[at].rng.between(1, plan.burst);
-            for _ in 0..burst {
-                if self.people[at].core.room_in_outbox() {
-                    self.post(at);
-                }
-            }
-        }
-        self.tell_person(at, Input::Timer);
-    }
-
-    fn some_room(&mut self, at: usize) -> (String, RoomId) {
-        let rooms: Vec<_> = self
-            .oracle
-            .known_rooms
-            .iter()
-            .map(|(name, &room)| (name.clone(), room))
-            .collect();
-        let lobby = ("lobby".to_string(), RoomId::LOBBY);
-        self.people[at].rng.pick(&rooms).cloned().unwrap_or(lobby)
-    }
-
-    fn post(&mut self, at: usize) {
-        let (_, room) = self.some_room(at);
-        let person = &mut self.people[at];
-        person.messages += 1;
-        let filling = person.rng.below(self.plan.people.text_max) as usize;
-        let text = format!(
-            "{at}/{}/{} {}",
-            person.incarnation,
-            person.messages,
-            "x".repeat(filling)
-        );
-        self.say_in(at, room, text, None);
-    }
-
-    /// Submits a message.
-    pub fn say_in(&mut self, at: usize, room: RoomId, text: String, refusal: Option<Code>) {
-        self.counts.one("messages submitted");
-        let person = &mut self.people[at];
-        let seen = person.core.lamport();
-        let ticket = person.ticket(Errand::Post {
-            text: text.clone(),
-            seen,
-            refusal,
-        });
-        person.call(Call::Submit {
-            ticket,
-            action: Action::Post {
-                room,
-                text,
-                dedup: None,
-            },
-            deadline: None,
-        });
-    }
-
-    /// Makes a room, or finds it.
-    pub fn create(&mut self, at: usize, room: &str, or_find: bool) {
-        let errand = Errand::Room(room.to_string());
-        let action = Action::Create {
-            room: room.to_string(),
-            or_find,
-        };
-        self.submit(at, errand, action);
-    }
-
-    fn submit(&mut self, at: usize, errand: Errand, action: Action) {
-        let person = &mut self.people[at];
-        let ticket = person.ticket(errand);
-        person.call(Call::Submit {
-            ticket,
-            action,
-            deadline: None,
-        });
-    }
-
-    /// Reads a room up to now: must show all that was acknowledged before.
-    pub fn read_now(&mut self, at: usize, room: RoomId, from: From) {
-        let acked = self.oracle.acked.get(&room).copied().unwrap_or_default();
-        let person = &mut self.people[at];
-        person.readings.insert(
-            room,
-            Reading {
-                from,
-                next: None,
-                acked: Some(acked),
-            },
-        );
-        person.call(Call::Subscribe {
-            room,
-            from,
-            until: Until::Now,
-            stale: false,
-        });
-    }
-
-    /// Follows a room.
-    pub fn follow_from(&mut self, at: usize, room: RoomId, from: From) {
-        let person = &mut self.people[at];
-        person.readings.insert(
-            room,
-            Reading {
-                from,
-                next: None,
-                acked: None,
-            },
-        );
-        person.call(Call::Subscribe {
-            room,
-            from,
-            until: Until::Forever,
-            stale: false,
-        });
-    }
-
-    fn ask(&mut self, at: usize) {
-        let (name, room) = self.some_room(at);
-        if self.people[at].rng.chance(30) {
-            let ticket = self.people[at].ticket(Errand::Lookup {
-                name: name.clone(),
-                known: Some(room),
-            });
-            return self.people[at].call(Call::Ask {
-                ticket,
-                question: Question::Lookup { name, fresh: true },
-            });
-        }
-        if self.people[at]
-            .readings
-            .get(&room)
-            .is_some_and(|reading| reading.acked.is_some())
-        {
-            return;
-        }
-        let from = self.some_place(at, room);
-        self.read_now(at, room, from);
-    }
-
-    fn some_place(&mut self, at: usize, room: RoomId) -> From {
-        let acked = self.oracle.acked.get(&room).copied().unwrap_or_default();
-        let rng = &mut self.people[at].rng;
-        match rng.below(4) {
-            0 => From::AfterSeq(Seq(0)),
-            1 => From::Position(Position(rng.between(1, acked.0.max(1)))),
-            2 => From::Last(rng.between(1, 20) as u32),
-            _ => From::Position(Position(1)),
-        }
-    }
-
-    fn follow(&mut self, at: usize) {
-        let (_, room) = self.some_room(at);
-        let reading = self.people[at].readings.get(&room);
-        if reading.is_some_and(|reading| reading.acked.is_some()) {
-            return;
-        }
-        if reading.is_some() && self.people[at].rng.chance(60) {
-            self.people[at].readings.remove(&room);
-            return self.people[at].call(Call::Unsubscribe(room));
-        }
-        let from = self.some_place(at, room);
-        self.follow_from(at, room, from);
-    }
-
-    fn do_something_odd(&mut self, at: usize) {
-        let (name, room) = self.some_room(at);
-        let person = &mut self.people[at];
-        person.messages += 1;
-        let text = format!("{at}/{}/{} odd", person.incarnation, person.messages);
-        match person.rng.below(8) {
-            0 => self.say_in(at, RoomId(u64::MAX), text, Some(Code::NoSuchRoom)),
-            1 => self.say_in(at, room, String::new(), Some(Code::EmptyText)),
-            2 | 3 => self.submit(at, Errand::Other, Action::Join { room: name }),
-            4 => self.submit(at, Errand::Other, Action::Leave { room }),
-            5 => self.submit(at, Errand::Other, Action::Topic { room, text }),
-            6 => {
-                // Two people want this name.
-                let name = format!("someone{}", person.rng.below(2));
-                self.submit(at, Errand::Other, Action::Rename { name });
-            }
-            _ => self.submit(
-                at,
-                Errand::Other,
-                Action::Create {
-                    room: name,
-                    or_find: false,
-                },
-            ),
-        }
-    }
-
-    /// The people of a plan arrive.
-    pub fn people_arrive(&mut self) {
-        let servers: Vec<usize> = (0..self.servers.len()).collect();
-        for person in 0..self.plan.people.count {
-            let mut known = servers.clone();
-            self.rng.shuffle(&mut known);
-            known.truncate(self.rng.between(1, servers.len() as u64) as usize);
-            let name = format!("person{person}");
-            let at = self.add_person(&name, &known, false);
-            if at == 0 {
-                for room in 1..self.plan.people.rooms {
-                    self.create(at, &format!("room{room}"), true);
-                }
-            }
-            let soon = Span(self.rng.between(0, 500_000));
-            self.later(soon, Happening::Act { person: at });
         }
     }
 }

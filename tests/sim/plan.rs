@@ -248,6 +248,9 @@ impl Plan {
             timing.failure_timeout = timing.failure_timeout.times(slower);
             timing.election_timeout = timing.election_timeout.times(slower);
         }
+        // From a generator of its own, so that the rest of what a seed draws stays what it is.
+        let segments = [32 * 1024, 128 * 1024, limits::SEGMENT_BYTES_MIN];
+        config.log.segment_size = *Rng::new(seed ^ 0xD15C).pick(&segments).expect("three");
         let quick = rng.between(50, 500);
         let slow_disk = *rng.pick(&[300, 2_000, 10_000]).expect("three");
         let mut plan = Plan {

@@ -28,9 +28,11 @@ pub struct Failure {
 impl Failure {
     /// The one line that replays it.
     pub fn line(&self) -> String {
+        let mut text = self.text.clone();
+        text.truncate(text.char_indices().nth(1_500).map_or(text.len(), |(end, _)| end));
         format!(
             "seed {} failed {}\n    replay: SYNCNET_SEED={} SYNCNET_TRACE=1 cargo test --release --test simulator replay -- --nocapture",
-            self.seed, self.text, self.seed
+            self.seed, text, self.seed
         )
     }
 }

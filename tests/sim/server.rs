@@ -4,8 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use syncnet::cluster::message::{Entry, Record};
-use syncnet::limits;
+use syncnet::cluster::message::Entry;
 use syncnet::log::reader::Reader;
 use syncnet::log::recovery::{OpenError, Opened, Options};
 use syncnet::log::worker::ReaderJob;
@@ -20,25 +19,13 @@ use syncnet::wire::datagram::{Sealed, seal};
 use super::disk::ServerDisk;
 use super::net::Bits;
 use super::plan::server_id;
+use super::threads::DiskStep;
 use super::world::{Happening, World};
 
 /// What the wall clocks begin with.
 const WALL_MS: u64 = 1_790_000_000_000;
 /// Turns within a virtual tenth of a second; more is a loop that never rests.
 const TURNS_MAX: u32 = 20_000;
-
-/// What the log writer does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskStep {
-    /// Write what was taken.
-    Write,
-    /// Sync it.
-    Sync,
-    /// Nothing was written for a while: seal.
-    Seal(u64),
-    /// Make the next segment.
-    Prewrite,
-}
 
 /// Something that waits in the sockets of a server.
 #[derive(Clone, Debug)]
@@ -64,7 +51,7 @@ pub struct Server {
     pub paused: bool,
     pub frozen: Vec<Happening>,
     pub inbox: VecDeque<Arrival>,
-    rng: Rng,
+    pub(super) rng: Rng,
     clock: u64,
     pub wall_skew_ms: i64,
     turn_at: Option<Tick>,
@@ -80,14 +67,14 @@ pub struct Server {
 /// A running process.
 pub struct Process {
     pub node: Node,
-    log: Log<ServerDisk>,
-    reader: Reader<ServerDisk>,
-    appends: VecDeque<Append>,
-    writing: bool,
-    writes: u64,
-    persisted: AppendId,
-    jobs: VecDeque<ReaderJob>,
-    reading: bool,
+    pub(super) log: Log<ServerDisk>,
+    pub(super) reader: Reader<ServerDisk>,
+    pub(super) appends: VecDeque<Append>,
+    pub(super) writing: bool,
+    pub(super) writes: u64,
+    pub(super) persisted: AppendId,
+    pub(super) jobs: VecDeque<ReaderJob>,
+    pub(super) reading: bool,
     datagrams: u64,
     /// Connections whose subscriptions may have something.
     pub ready: BTreeSet<u64>,
@@ -140,15 +127,6 @@ impl Server {
     }
 }
 
-/// What an append weighs.
-fn append_bytes(append: &Append) -> usize {
-    let record_bytes = |record: &Record| match record {
-        Record::Entry { entry, .. } => entry.payload.len() + limits::RECORD_HEADER_BYTES,
-        Record::State { .. } => limits::RECORD_HEADER_BYTES,
-    };
-    append.records.iter().map(record_bytes).sum::<usize>() + limits::RECORD_HEADER_BYTES
-}
-
 /// Opens the log of a directory as a starting server does.
 pub fn open_log(world: &World, at: usize, disk: ServerDisk) -> Result<Opened<ServerDisk>, OpenError> {
     let options = Options {
@@ -194,6 +172,8 @@ impl World {
             self.counts.one("torn ends cut off");
             self.counts.add("bytes cut off", opened.report.cut_bytes);
         }
+        self.counts
+            .highest("most segments of a log", opened.report.segments as u64);
         if opened.report.rewritten_bytes > 0 {
             self.counts.one("ends written anew");
         }
@@ -414,19 +394,7 @@ impl World {
             format!("{} > {text}", server_id(at))
         });
         match effect {
-            Effect::Append(append) => {
-                let Some(process) = &mut self.servers[at].process else {
-                    return;
-                };
-                process.appends.push_back(append);
-                let waiting = process.appends.len();
-                let bytes: usize = process.appends.iter().map(append_bytes).sum();
-                self.counts.highest("most appends waiting", waiting as u64);
-                if bytes > limits::INFLIGHT_BYTES_MAX + limits::UNCOMMITTED_BYTES_MAX + limits::APPEND_BYTES_MAX {
-                    self.fail(format!("{} has appends of {bytes} bytes waiting", server_id(at)));
-                }
-                self.begin_write(at);
-            }
+            Effect::Append(append) => self.write(at, append),
             Effect::Index(items) => self.reader_job(at, ReaderJob::Index(items)),
             Effect::Read(request) => self.reader_job(at, ReaderJob::Read(request)),
             Effect::Peer(to, message) => {
@@ -481,6 +449,8 @@ impl World {
                 }
             }
             Effect::Stopped => {
+                // Its last words may be acknowledgements.
+                self.observe(at);
                 if let Some(process) = &mut self.servers[at].process {
                     let _ = process.log.flush();
                     let _ = process.log.close();
@@ -493,142 +463,7 @@ impl World {
         }
     }
 
-    // --- The log's threads ----------------------------------------------------------------------
-
-    fn disk_delay(&mut self, at: usize, delay: Span) -> Span {
-        let server = &self.servers[at];
-        let hangs = server.disk_hangs_until.since(self.now);
-        Span(delay.0 * server.disk_factor + hangs.0)
-    }
-
-    fn begin_write(&mut self, at: usize) {
-        let server = &mut self.servers[at];
-        let Some(process) = &mut server.process else { return };
-        if process.writing || process.appends.is_empty() {
-            return;
-        }
-        process.writing = true;
-        let delay = self.plan.write.draw(&mut server.rng);
-        let life = server.life;
-        let delay = self.disk_delay(at, delay);
-        let step = DiskStep::Write;
-        self.later(delay, Happening::Disk { server: at, life, step });
-    }
-
-    pub fn disk_step(&mut self, at: usize, life: u64, step: DiskStep) {
-        let server = &mut self.servers[at];
-        if server.life != life {
-            return;
-        }
-        let Some(process) = &mut server.process else { return };
-        let mut next = None;
-        let outcome = match step {
-            DiskStep::Write => {
-                // All that waits, as one write and one sync.
-                let mut outcome = Ok(());
-                while outcome.is_ok()
-                    && process.log.buffered() < limits::LOG_BATCH_BYTES_MAX
-                    && let Some(append) = process.appends.pop_front()
-                {
-                    outcome = process.log.append(&append);
-                }
-                let delay = self.plan.sync.draw(&mut server.rng);
-                next = Some((delay, DiskStep::Sync));
-                outcome.and_then(|()| process.log.flush())
-            }
-            DiskStep::Sync => process.log.sync().map(|persisted| {
-                process.writing = false;
-                process.writes += 1;
-                next = Some((limits::SEAL_AFTER, DiskStep::Seal(process.writes)));
-                if let Some(id) = persisted.filter(|&id| id > process.persisted) {
-                    process.persisted = id;
-                    server.inbox.push_back(Arrival::Input(Input::Persisted(id)));
-                }
-            }),
-            DiskStep::Seal(writes) => {
-                if process.writes == writes && !process.writing && process.log.wants_seal() {
-                    process.log.seal()
-                } else {
-                    Ok(())
-                }
-            }
-            DiskStep::Prewrite => {
-                let prewritten = process.log.prewriter().step();
-                next = Some((Span::from_ms(20), DiskStep::Prewrite));
-                prewritten.map(|_| ())
-            }
-        };
-        if let Err(error) = outcome {
-            self.say(|| format!("the disk of {} failed: {error}", server_id(at)));
-            self.counts.one("failed disks");
-            self.end_process(at, true);
-            let after = Span(self.rng.between(100_000, 1_500_000));
-            return self.later(after, Happening::Start { server: at });
-        }
-        if let Some((delay, step)) = next {
-            let delay = if step == DiskStep::Sync {
-                self.disk_delay(at, delay)
-            } else {
-                delay
-            };
-            self.later(delay, Happening::Disk { server: at, life, step });
-        }
-        if step == DiskStep::Sync {
-            self.begin_write(at);
-            self.wake_server(at);
-        }
-    }
-
-    fn reader_job(&mut self, at: usize, job: ReaderJob) {
-        let Some(process) = &mut self.servers[at].process else {
-            return;
-        };
-        process.jobs.push_back(job);
-        if process.jobs.len() > limits::READ_JOBS_MAX {
-            return self.fail(format!("{} has more reader jobs than places", server_id(at)));
-        }
-        self.begin_read(at);
-    }
-
-    fn begin_read(&mut self, at: usize) {
-        let server = &mut self.servers[at];
-        let Some(process) = &mut server.process else { return };
-        if process.reading || process.jobs.is_empty() {
-            return;
-        }
-        process.reading = true;
-        let is_index = matches!(process.jobs.front(), Some(ReaderJob::Index(_)));
-        let delay = if is_index {
-            Span(1)
-        } else {
-            self.plan.read.draw(&mut server.rng)
-        };
-        let life = server.life;
-        let delay = if is_index { delay } else { self.disk_delay(at, delay) };
-        self.later(delay, Happening::Read { server: at, life });
-    }
-
-    pub fn read_step(&mut self, at: usize, life: u64) {
-        let server = &mut self.servers[at];
-        if server.life != life {
-            return;
-        }
-        let Some(process) = &mut server.process else { return };
-        process.reading = false;
-        match process.jobs.pop_front() {
-            Some(ReaderJob::Index(items)) => process.reader.index(&items),
-            Some(ReaderJob::Read(request)) => match process.reader.read(&request) {
-                Ok(answer) => {
-                    server.inbox.push_back(Arrival::Input(Input::Read(answer)));
-                    self.counts.one("reads from the log");
-                    self.wake_server(at);
-                }
-                Err(error) => self.fail(format!("{} can't read its log: {error}", server_id(at))),
-            },
-            None => {}
-        }
-        self.begin_read(at);
-    }
+    // --- What can be seen of it -------------------------------------------------------------------
 
     /// Who leads, as far as running servers say so of themselves.
     pub fn leaders(&self) -> Vec<usize> {

@@ -13,7 +13,8 @@ use super::oracle::Oracle;
 use super::people::{Conn, Person};
 use super::plan::{Plan, shown};
 use super::sabotage::Sabotage;
-use super::server::{DiskStep, Server};
+use super::server::Server;
+use super::threads::DiskStep;
 
 /// Something that is going to happen.
 #[derive(Clone, Debug)]

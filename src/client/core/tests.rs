@@ -414,6 +414,19 @@ fn a_hung_server_is_noticed_by_one_who_only_reads() {
 }
 
 #[test]
+fn a_dead_server_is_noticed_by_one_who_only_waits_for_a_quorum() {
+    let mut world = World::new(&["a:1"]);
+    assert_eq!(world.post(1), ["connect a:1"]);
+    world.connected(false);
+    for _ in 0..20 {
+        if world.wake().contains(&"disconnect".to_string()) {
+            return;
+        }
+    }
+    panic!("it waits for ever");
+}
+
+#[test]
 fn after_a_rename_posts_wait_and_go_out_under_the_new_name() {
     let mut world = World::open(&["a:1"]);
     let rename = Call::Submit {

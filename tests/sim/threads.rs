@@ -1,0 +1,187 @@
+//! The threads of a server's log, as moments at which they get on: the writer takes what waits, writes it, syncs it; the reader does one
+//! job after the other. What they do is what the real threads do; how long it takes is drawn.
+
+use syncnet::cluster::message::Record;
+use syncnet::limits;
+use syncnet::log::Append;
+use syncnet::log::worker::ReaderJob;
+use syncnet::node::Input;
+use syncnet::types::Span;
+
+use super::plan::server_id;
+use super::server::Arrival;
+use super::world::{Happening, World};
+
+/// What the log writer does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskStep {
+    /// Write what was taken.
+    Write,
+    /// Sync it.
+    Sync,
+    /// Nothing was written for a while: seal.
+    Seal(u64),
+    /// Make the next segment.
+    Prewrite,
+}
+
+/// What an append weighs.
+fn append_bytes(append: &Append) -> usize {
+    let record_bytes = |record: &Record| match record {
+        Record::Entry { entry, .. } => entry.payload.len() + limits::RECORD_HEADER_BYTES,
+        Record::State { .. } => limits::RECORD_HEADER_BYTES,
+    };
+    append.records.iter().map(record_bytes).sum::<usize>() + limits::RECORD_HEADER_BYTES
+}
+
+impl World {
+    /// The node wants something written.
+    pub fn write(&mut self, at: usize, append: Append) {
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
+        process.appends.push_back(append);
+        let waiting = process.appends.len();
+        let bytes: usize = process.appends.iter().map(append_bytes).sum();
+        self.counts.highest("most appends waiting", waiting as u64);
+        if bytes > limits::INFLIGHT_BYTES_MAX + limits::UNCOMMITTED_BYTES_MAX + limits::APPEND_BYTES_MAX {
+            self.fail(format!("{} has appends of {bytes} bytes waiting", server_id(at)));
+        }
+        self.begin_write(at);
+    }
+
+    fn disk_delay(&mut self, at: usize, delay: Span) -> Span {
+        let server = &self.servers[at];
+        let hangs = server.disk_hangs_until.since(self.now);
+        Span(delay.0 * server.disk_factor + hangs.0)
+    }
+
+    fn begin_write(&mut self, at: usize) {
+        let server = &mut self.servers[at];
+        let Some(process) = &mut server.process else { return };
+        if process.writing || process.appends.is_empty() {
+            return;
+        }
+        process.writing = true;
+        let delay = self.plan.write.draw(&mut server.rng);
+        let life = server.life;
+        let delay = self.disk_delay(at, delay);
+        let step = DiskStep::Write;
+        self.later(delay, Happening::Disk { server: at, life, step });
+    }
+
+    pub fn disk_step(&mut self, at: usize, life: u64, step: DiskStep) {
+        let server = &mut self.servers[at];
+        if server.life != life {
+            return;
+        }
+        let Some(process) = &mut server.process else { return };
+        let mut next = None;
+        let outcome = match step {
+            DiskStep::Write => {
+                // All that waits, as one write and one sync.
+                let mut outcome = Ok(());
+                while outcome.is_ok()
+                    && process.log.buffered() < limits::LOG_BATCH_BYTES_MAX
+                    && let Some(append) = process.appends.pop_front()
+                {
+                    outcome = process.log.append(&append);
+                }
+                let delay = self.plan.sync.draw(&mut server.rng);
+                next = Some((delay, DiskStep::Sync));
+                outcome.and_then(|()| process.log.flush())
+            }
+            DiskStep::Sync => process.log.sync().map(|persisted| {
+                process.writing = false;
+                process.writes += 1;
+                next = Some((limits::SEAL_AFTER, DiskStep::Seal(process.writes)));
+                if let Some(id) = persisted.filter(|&id| id > process.persisted) {
+                    process.persisted = id;
+                    server.inbox.push_back(Arrival::Input(Input::Persisted(id)));
+                }
+            }),
+            DiskStep::Seal(writes) => {
+                if process.writes == writes && !process.writing && process.log.wants_seal() {
+                    process.log.seal()
+                } else {
+                    Ok(())
+                }
+            }
+            DiskStep::Prewrite => {
+                let prewritten = process.log.prewriter().step();
+                next = Some((Span::from_ms(20), DiskStep::Prewrite));
+                prewritten.map(|_| ())
+            }
+        };
+        if let Err(error) = outcome {
+            self.say(|| format!("the disk of {} failed: {error}", server_id(at)));
+            self.counts.one("failed disks");
+            self.end_process(at, true);
+            let after = Span(self.rng.between(100_000, 1_500_000));
+            return self.later(after, Happening::Start { server: at });
+        }
+        if let Some((delay, step)) = next {
+            let delay = if step == DiskStep::Sync {
+                self.disk_delay(at, delay)
+            } else {
+                delay
+            };
+            self.later(delay, Happening::Disk { server: at, life, step });
+        }
+        if step == DiskStep::Sync {
+            self.begin_write(at);
+            self.wake_server(at);
+        }
+    }
+
+    pub fn reader_job(&mut self, at: usize, job: ReaderJob) {
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
+        process.jobs.push_back(job);
+        if process.jobs.len() > limits::READ_JOBS_MAX {
+            return self.fail(format!("{} has more reader jobs than places", server_id(at)));
+        }
+        self.begin_read(at);
+    }
+
+    fn begin_read(&mut self, at: usize) {
+        let server = &mut self.servers[at];
+        let Some(process) = &mut server.process else { return };
+        if process.reading || process.jobs.is_empty() {
+            return;
+        }
+        process.reading = true;
+        let is_index = matches!(process.jobs.front(), Some(ReaderJob::Index(_)));
+        let delay = if is_index {
+            Span(1)
+        } else {
+            self.plan.read.draw(&mut server.rng)
+        };
+        let life = server.life;
+        let delay = if is_index { delay } else { self.disk_delay(at, delay) };
+        self.later(delay, Happening::Read { server: at, life });
+    }
+
+    pub fn read_step(&mut self, at: usize, life: u64) {
+        let server = &mut self.servers[at];
+        if server.life != life {
+            return;
+        }
+        let Some(process) = &mut server.process else { return };
+        process.reading = false;
+        match process.jobs.pop_front() {
+            Some(ReaderJob::Index(items)) => process.reader.index(&items),
+            Some(ReaderJob::Read(request)) => match process.reader.read(&request) {
+                Ok(answer) => {
+                    server.inbox.push_back(Arrival::Input(Input::Read(answer)));
+                    self.counts.one("reads from the log");
+                    self.wake_server(at);
+                }
+                Err(error) => self.fail(format!("{} can't read its log: {error}", server_id(at))),
+            },
+            None => {}
+        }
+        self.begin_read(at);
+    }
+}
