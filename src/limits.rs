@@ -84,6 +84,8 @@ pub const UNCOMMITTED_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const HELD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of commands that a server has accepted from its clients and not yet applied; beyond it, it reads no more of them.
 pub const UNAPPLIED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Of these, from one connection: one writer alone can't keep the others from being heard.
+pub const UNAPPLIED_BYTES_PER_CONNECTION_MAX: usize = 1024 * 1024;
 /// Appends handed to the log writer and not yet persisted; beyond it, nothing is proposed (votes still find room).
 pub const UNPERSISTED_APPENDS_MAX: usize = 1024;
 /// Replicas compare digests of their state at every index that this divides.

@@ -66,6 +66,27 @@ fn every_option_has_its_manual_and_nothing_else_has() {
     }
 }
 
+#[test]
+fn every_command_of_the_chat_has_its_manual() {
+    let page = read("man/syncnet.1");
+    let described: BTreeSet<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Ic "))
+        .map(|item| item.replace(" Ns Ar ", ""))
+        .collect();
+    let help = syncnet::client::chat::commands::HELP.lines().map(|line| {
+        let (usage, _) = line.split_once("  ").expect("a column of explanations");
+        match usage.split_once(' ') {
+            None => usage.to_string(),
+            Some((word, value)) => match value.trim_matches(['[', ']']) {
+                bare if bare == value => format!("{word} Ar {value}"),
+                bare => format!("{word} Op Ar {bare}"),
+            },
+        }
+    });
+    assert_eq!(described, help.collect());
+}
+
 /// The exit codes that a text of the form `Exit codes: 0 all went well, 1 a server …` names.
 fn codes_of_help(notes: &str) -> BTreeSet<u8> {
     let Some((_, list)) = notes.split_once("Exit codes:") else {

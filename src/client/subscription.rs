@@ -236,7 +236,11 @@ impl Subscriptions {
         if item.seq > Seq(0) {
             subscription.seq = item.seq;
         }
-        events.push(Event::Item(item));
+        // A server that was behind began after the last message that it had.
+        let known = matches!(subscription.from, From::AfterSeq(after) if Seq(0) < item.seq && item.seq <= after);
+        if !known {
+            events.push(Event::Item(item));
+        }
         events
     }
 
@@ -324,6 +328,16 @@ mod tests {
         );
         assert_eq!(positions(&subscriptions.item(Tick(0), item(8))), [] as [u64; 0]);
         assert_eq!(positions(&subscriptions.item(Tick(0), item(9))), [9]);
+    }
+
+    #[test]
+    fn messages_before_the_first_that_was_asked_for_are_not_shown() {
+        let mut subscriptions = flowing(From::AfterSeq(Seq(50)));
+        let mut shown = Vec::new();
+        for position in 41..=52 {
+            shown.extend(positions(&subscriptions.item(Tick(0), item(position))));
+        }
+        assert_eq!(shown, [51, 52]);
     }
 
     #[test]

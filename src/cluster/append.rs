@@ -191,7 +191,9 @@ impl Cluster {
         if counts {
             progress.answered_at = at;
         }
-        progress.round = progress.round.max(round.min(leader.round));
+        if counts {
+            progress.round = progress.round.max(round.min(leader.round));
+        }
         match result {
             AppendResult::Matched { received, durable } => {
                 if received > last || durable > received {
@@ -203,6 +205,7 @@ impl Cluster {
                 }
                 progress.matched(received, durable);
                 if counts {
+                    progress.counted = progress.counted.max(durable);
                     self.advance_commit();
                 }
             }
@@ -215,6 +218,9 @@ impl Cluster {
                 progress.received = progress.received.min(place.index);
                 // It had more on its disk once. What it lost doesn't count any longer.
                 progress.durable = progress.durable.min(hint.index);
+                if counts {
+                    progress.counted = progress.counted.min(hint.index);
+                }
             }
         }
     }
@@ -227,7 +233,7 @@ impl Cluster {
         };
         let durable = |server: ServerId| match leader.progress.get(&server) {
             _ if server == self.me => self.durability.index(),
-            Some(progress) => progress.durable,
+            Some(progress) => progress.counted,
             None => LogIndex(0),
         };
         let Some(members) = &self.members else {

@@ -27,6 +27,8 @@ pub(super) struct Progress {
     pub(super) received: LogIndex,
     /// Up to here that is on its disk.
     pub(super) durable: LogIndex,
+    /// Up to here that is on the disk of the member: what a server says with another data directory doesn't count.
+    pub(super) counted: LogIndex,
     /// Appends that aren't durable there yet: (last index, bytes). Counted until durable, so that a server whose disk stands
     /// still isn't flooded.
     inflight: VecDeque<(LogIndex, usize)>,
@@ -37,7 +39,7 @@ pub(super) struct Progress {
     pub(super) rest_until: Tick,
     /// When it last answered an append of this term, as a member.
     pub(super) answered_at: Tick,
-    /// The highest round that it has answered.
+    /// The highest round that it has answered, as a member.
     pub(super) round: u64,
     /// The highest round that it was asked.
     pub(super) round_sent: u64,
@@ -55,6 +57,7 @@ impl Progress {
             next,
             received: LogIndex(0),
             durable: LogIndex(0),
+            counted: LogIndex(0),
             inflight: VecDeque::new(),
             inflight_bytes: 0,
             reading: None,
@@ -73,6 +76,7 @@ impl Progress {
         let fresh = Progress::new(next, now);
         *self = Progress {
             durable: self.durable,
+            counted: self.counted,
             answered_at: self.answered_at,
             round: self.round,
             ..fresh

@@ -27,6 +27,10 @@ pub(super) struct Applying {
     not_before: Tick,
     /// The turn's share is done, and there is more.
     more: bool,
+    /// Everything that was committed has been applied once since the start.
+    caught_up: bool,
+    /// Since when there is something committed and nothing was applied.
+    stuck: Option<Tick>,
 }
 
 impl Applying {
@@ -40,6 +44,16 @@ impl Applying {
 
     pub fn has_more(&self) -> bool {
         self.more
+    }
+
+    /// Whether everything that was committed has been applied once since the start.
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up
+    }
+
+    /// Since when there is something committed that isn't applied, and nothing was.
+    pub fn stuck_since(&self) -> Option<Tick> {
+        self.stuck
     }
 }
 
@@ -63,6 +77,12 @@ impl Node {
         }
         if self.state.applied() > before {
             self.cluster.applied(self.state.applied());
+        }
+        if self.state.applied() >= self.cluster.commit() {
+            self.applying.caught_up |= self.cluster.leader().is_some();
+            self.applying.stuck = None;
+        } else if self.state.applied() > before || self.applying.stuck.is_none() {
+            self.applying.stuck = Some(self.now.tick);
         }
         let fit = self.halted.is_none() && self.state.applied() >= end;
         self.cluster.set_fit(self.now, fit || self.applying.more);

@@ -35,6 +35,8 @@ pub(super) struct Bound {
     next: Option<ClientSeq>,
     /// Commands that were taken and not yet applied: number and bytes.
     sent: VecDeque<(ClientSeq, usize)>,
+    /// Bytes of these.
+    bytes: usize,
     /// Commands came that were not the next: the client may not know what it was asked for.
     ignored: bool,
 }
@@ -109,7 +111,9 @@ impl Doors {
     /// Whether a command of this connection can be taken now.
     pub fn has_room(&self, conn: ConnId) -> bool {
         let bound = self.conns.get(&conn).and_then(|conn| conn.bound.as_ref());
-        let full = bound.is_some_and(|bound| bound.sent.len() >= limits::SESSION_RESULTS_MAX);
+        let full = bound.is_some_and(|bound| {
+            bound.sent.len() >= limits::SESSION_RESULTS_MAX || bound.bytes >= limits::UNAPPLIED_BYTES_PER_CONNECTION_MAX
+        });
         !full && self.unapplied_bytes < limits::UNAPPLIED_BYTES_MAX
     }
 
@@ -131,6 +135,7 @@ impl Doors {
         self.end_opening(conn);
         if let Some(entry) = self.conns.get_mut(&conn) {
             entry.bound = Some(Bound {
+                bytes: 0,
                 session,
                 next: None,
                 sent: VecDeque::new(),
@@ -145,13 +150,18 @@ impl Doors {
         let Some(bound) = self.conns.get_mut(&conn).and_then(|entry| entry.bound.take()) else {
             return;
         };
-        self.unapplied_bytes -= bound.sent.iter().map(|&(_, bytes)| bytes).sum::<usize>();
+        self.unapplied_bytes -= bound.bytes;
         self.by_session.remove(&bound.session);
         self.set_timer(conn, None);
     }
 
+    /// The connection waits for an Open to be applied. Another connection on which the same client opened the same session before is
+    /// not waited for any more.
     pub fn begin_opening(&mut self, now: Tick, conn: ConnId, opening: Opening) {
         self.end_opening(conn);
+        if let Some(before) = self.of_secret(&opening.secret) {
+            self.end_opening(before);
+        }
         if let Some(entry) = self.conns.get_mut(&conn) {
             self.by_secret.insert(opening.secret, conn);
             entry.opening = Some(opening);
@@ -165,6 +175,11 @@ impl Doors {
         };
         self.by_secret.remove(&opening.secret);
         self.set_timer(conn, None);
+    }
+
+    /// The session that spoke on the connection is no more.
+    pub fn forget_session(&mut self, conn: ConnId) {
+        self.unbind(conn);
     }
 
     /// Whether a command that came on the connection is the one to take; if it is, it counts as taken.
@@ -197,6 +212,7 @@ impl Doors {
         bound.next = Some(seq.next());
         bound.ignored = false;
         bound.sent.push_back((seq, bytes));
+        bound.bytes += bytes;
         self.unapplied_bytes += bytes;
         if entry.timer.is_none() {
             self.set_timer(conn, Some(now.after(STALLED)));
@@ -204,21 +220,24 @@ impl Doors {
         Verdict::Take
     }
 
-    /// A command of the session on this connection was applied: all up to it are.
+    /// The outcome of a command of the session on this connection is known: all up to it are applied.
     pub fn applied(&mut self, now: Tick, conn: ConnId, seq: ClientSeq) {
-        let Some(bound) = self.conns.get_mut(&conn).and_then(|entry| entry.bound.as_mut()) else {
-            return;
-        };
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        let is_opening = entry.opening.is_some();
+        let Some(bound) = entry.bound.as_mut() else { return };
         let mut progress = false;
         while let Some(&(first, bytes)) = bound.sent.front()
             && first <= seq
         {
             bound.sent.pop_front();
+            bound.bytes -= bytes;
             self.unapplied_bytes -= bytes;
             progress = true;
         }
+        // What was asked for again may have been in the log after all; the client goes on behind it.
+        bound.next = bound.next.map(|next| next.max(seq.next()));
         let waits = bound.waits();
-        if progress {
+        if progress && !is_opening {
             self.set_timer(conn, waits.then(|| now.after(STALLED)));
         }
     }
@@ -244,7 +263,7 @@ impl Doors {
         let Some(bound) = self.conns.get_mut(&conn).and_then(|entry| entry.bound.as_mut()) else {
             return;
         };
-        self.unapplied_bytes -= bound.sent.iter().map(|&(_, bytes)| bytes).sum::<usize>();
+        self.unapplied_bytes -= std::mem::take(&mut bound.bytes);
         bound.sent.clear();
         bound.ignored = false;
         bound.next = Some(from);
@@ -275,11 +294,6 @@ impl Doors {
             self.timers.insert((at, conn));
             entry.timer = Some(at);
         }
-    }
-
-    /// When an Open that got no answer is sent again.
-    pub fn expect_opening(&mut self, now: Tick, conn: ConnId) {
-        self.set_timer(conn, Some(now.after(STALLED)));
     }
 }
 
@@ -322,6 +336,50 @@ mod tests {
         // The client knows the outcomes up to 6 from another server.
         assert_eq!(take(&mut doors, 8, 7), Verdict::Ignore);
         assert_eq!(take(&mut doors, 7, 7), Verdict::Take);
+    }
+
+    #[test]
+    fn what_was_in_the_log_after_all_is_not_waited_for() {
+        let mut doors = bound();
+        for seq in 5..=7 {
+            assert_eq!(take(&mut doors, seq, 5), Verdict::Take);
+        }
+        doors.restart(NOW, CONN, ClientSeq(5));
+        doors.applied(NOW, CONN, ClientSeq(6));
+        assert_eq!(
+            take(&mut doors, 7, 5),
+            Verdict::Take,
+            "5 and 6 are answered from the state"
+        );
+    }
+
+    #[test]
+    fn a_session_that_is_opened_again_on_another_connection_is_answered_there() {
+        let mut doors = bound();
+        doors.open(ConnId(2));
+        let opening = Opening {
+            name: Name::default(),
+            key: KeyId::default(),
+            secret: SecretHash([1; 16]),
+            lamport: Lamport(0),
+        };
+        doors.begin_opening(NOW, CONN, opening.clone());
+        doors.begin_opening(NOW, ConnId(2), opening);
+        doors.close(CONN);
+        assert_eq!(doors.of_secret(&SecretHash([1; 16])), Some(ConnId(2)));
+    }
+
+    #[test]
+    fn one_connection_does_not_take_the_room_of_all() {
+        let mut doors = bound();
+        let half = limits::UNAPPLIED_BYTES_PER_CONNECTION_MAX / 2;
+        for seq in 1..=2 {
+            assert!(doors.has_room(CONN));
+            doors.take(NOW, CONN, SESSION, ClientSeq(seq), ClientSeq(1), half);
+        }
+        assert!(!doors.has_room(CONN));
+        doors.open(ConnId(2));
+        assert!(doors.has_room(ConnId(2)));
     }
 
     #[test]

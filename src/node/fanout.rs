@@ -194,6 +194,8 @@ impl Fanout {
     /// Ends a subscription at once.
     pub fn unsubscribe(&mut self, conn: ConnId, room: RoomId) {
         self.offer = None;
+        // The end of this one must not be taken for that of its successor.
+        self.done.remove(&(conn, room));
         if let Some(cursors) = self.cursors.get_mut(&conn) {
             cursors.retain(|cursor| cursor.room != room);
             if cursors.is_empty() {
@@ -239,6 +241,9 @@ impl Fanout {
         }
         self.bytes = self.bytes + stream.tail.bytes.len() - before;
         self.ready.extend(stream.subscribers.iter().copied());
+        if self.bytes > limits::BLOCKS_BYTES_MAX {
+            self.evict(item.room, Position(0));
+        }
     }
 
     /// The reader's answer: consecutive items from `start` on, perhaps none.
@@ -287,12 +292,24 @@ impl Fanout {
                 .flat_map(|(&room, stream)| stream.blocks.values().map(move |block| (block.used, room, block.start)))
                 .filter(|&(_, r, s)| (r, s) != (room, start))
                 .min();
-            let Some((_, room, start)) = oldest else { return };
+            let Some((_, room, start)) = oldest else {
+                return self.trim_tails();
+            };
             let block = self
                 .streams
                 .get_mut(&room)
                 .and_then(|stream| stream.blocks.remove(&start));
             self.bytes -= block.map_or(0, |block| block.bytes.len());
+        }
+    }
+
+    /// Tails of rooms in which nothing happens any more give way too: their items are in the log.
+    fn trim_tails(&mut self) {
+        let most = limits::BLOCKS_BYTES_MAX / 2 / self.streams.len().max(1);
+        for stream in self.streams.values_mut() {
+            let before = stream.tail.bytes.len();
+            stream.tail.trim(most);
+            self.bytes = self.bytes + stream.tail.bytes.len() - before;
         }
     }
 

@@ -32,6 +32,8 @@ use crate::wire::peer::PeerMessage;
 
 /// How long the commit position waits for records to ride along with.
 const COMMIT_ALONE: Span = Span::from_ms(30);
+/// A server that applies nothing for so long although there is something committed (its disk hangs) doesn't serve its clients.
+const APPLIES_STUCK: Span = Span::from_ms(500);
 
 /// What the reader was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,7 +75,8 @@ pub struct Node {
     dirty: bool,
     /// The leader that clients were told of, and whether there is a quorum.
     told: (Option<ServerId>, bool),
-    leaderless: Option<Tick>,
+    /// Since when clients are not served here.
+    unserved: Option<Tick>,
     touch_at: Tick,
     /// Why nothing more is applied: an entry that this program doesn't understand.
     halted: Option<String>,
@@ -120,7 +123,7 @@ impl Node {
             effects: VecDeque::new(),
             dirty: true,
             told: (None, false),
-            leaderless: Some(now.tick),
+            unserved: Some(now.tick),
             touch_at: now.tick.after(limits::TOUCH_INTERVAL),
             halted: None,
             stopping: false,
@@ -142,9 +145,9 @@ impl Node {
                 boot,
             } => {
                 self.cluster.link_up(now, server, directory, boot);
-                if self.cluster.leader() == Some(server) {
+                if self.told.0 == Some(server) {
                     // What was forwarded over the old link may not have arrived.
-                    self.doors.doubt_all(now.tick);
+                    self.doors.doubt_all(now.tick.after(doors::RESEND_SOON));
                 }
             }
             Input::LinkDown { server } => self.cluster.link_down(now, server),
@@ -179,14 +182,22 @@ impl Node {
             return Some(self.now.tick);
         }
         let notice = self
-            .leaderless
+            .unserved
             .filter(|_| self.told.1)
             .map(|since| since.after(limits::NO_QUORUM_NOTICE));
+        let stuck = self
+            .applying
+            .stuck_since()
+            .filter(|_| self.unserved.is_none())
+            .map(|since| since.after(APPLIES_STUCK));
+        let office = self.office.deadline(&self.state).filter(|_| self.cluster.can_propose());
         let touch = (self.doors.sessions().next().is_some()).then_some(self.touch_at);
         let all = [
             self.cluster.deadline(),
             self.doors.deadline(),
-            self.office.deadline(&self.state),
+            office,
+            stuck,
+            self.questions.deadline(),
             notice,
             touch,
         ];
@@ -268,6 +279,7 @@ impl Node {
     fn timer(&mut self) {
         let now = self.now;
         self.cluster.timer(now);
+        self.ask_again();
         while let Some(conn) = self.doors.pop_due(now.tick) {
             self.retry(conn);
         }
@@ -301,8 +313,8 @@ impl Node {
             self.effects.push_back(Effect::Index(std::mem::take(&mut turn.refs)));
         }
         self.effects.append(&mut turn.later);
-        for (conn, acks) in std::mem::take(&mut self.acks) {
-            self.effects.push_back(Effect::Reply(conn, Response::Acks(acks)));
+        while let Some((&conn, _)) = self.acks.first_key_value() {
+            self.send_acks(conn);
         }
         self.deliver();
         // An answer may have left a command behind.
@@ -461,37 +473,43 @@ impl Node {
         }
     }
 
-    /// Whether there has been no leader for so long that it is no mere change.
-    fn is_quorum_lost(&self) -> bool {
-        let lost = |since| self.now.tick.since(since) >= limits::NO_QUORUM_NOTICE;
-        self.cluster.leader().is_none() && self.leaderless.is_some_and(lost)
+    /// Whether clients are well served here: a leader is known, and what it commits is applied.
+    fn serves(&self) -> bool {
+        let stuck = self
+            .applying
+            .stuck_since()
+            .is_some_and(|since| self.now.tick.since(since) >= APPLIES_STUCK);
+        self.cluster.leader().is_some() && self.halted.is_none() && self.applying.is_caught_up() && !stuck
     }
 
-    /// Clients are told when there is another leader, and when there is none for so long that it is no mere change.
+    /// Whether this server has not served for so long that it is no mere change of leaders.
+    fn is_quorum_lost(&self) -> bool {
+        let lost = |since| self.now.tick.since(since) >= limits::NO_QUORUM_NOTICE;
+        !self.serves() && self.unserved.is_some_and(lost)
+    }
+
+    /// Clients are told when there is another leader, and when this server has not served them for so long that others may do better.
     fn tell_leader(&mut self) {
-        let leader = self.cluster.leader();
-        match (leader, self.leaderless) {
-            (Some(_), _) => self.leaderless = None,
-            (None, None) => self.leaderless = Some(self.now.tick),
-            (None, Some(_)) => {}
+        if self.serves() {
+            self.unserved = None;
+        } else {
+            self.unserved.get_or_insert(self.now.tick);
         }
-        let told = match leader {
-            Some(_) => (leader, true),
-            None if self.is_quorum_lost() => (None, false),
-            None => return,
+        let leader = self.cluster.leader();
+        let told = if self.unserved.is_none() {
+            (leader, true)
+        } else if self.is_quorum_lost() {
+            (leader, false)
+        } else {
+            return;
         };
         if told == self.told {
             return;
         }
         self.told = told;
         for conn in self.doors.ids() {
-            self.reply(
-                conn,
-                Response::Quorum {
-                    available: told.1,
-                    leader: told.0,
-                },
-            );
+            let (leader, available) = told;
+            self.reply(conn, Response::Quorum { available, leader });
         }
     }
 

@@ -109,7 +109,7 @@ impl Office {
 
     /// When something will be due that the leader must propose.
     pub fn deadline(&self, state: &State) -> Option<Tick> {
-        let desk = self.desk.as_ref()?;
+        let desk = self.desk.as_ref().filter(|desk| state.applied() >= desk.proposed)?;
         let due_ms = state.next_due()?;
         let wait = Span::from_ms(due_ms.saturating_sub(desk.stamp.age_ms));
         // Age advances by a bounded step a time, so the clock must be looked at that often.

@@ -8,13 +8,16 @@ use super::{Effect, Node};
 use crate::chat::Room;
 use crate::chat::admission;
 use crate::chat::command::{Code, Command, Head};
-use crate::chat::content::head;
+use crate::chat::content::{head, user};
 use crate::cluster::Role;
 use crate::limits;
 use crate::log::ReadFrom;
-use crate::types::{Blob, ClientSeq, ConnId, LogIndex, RoomId, Seq, SessionId};
+use crate::types::{Blob, ClientSeq, ConnId, LogIndex, RoomId, Seq, SessionId, Span, Tick};
 use crate::wire::client::{self, Ack, From, Request, Response, RoomInfo, ServerAddress, StatusRow, Until};
 use crate::wire::{auth, command, common_version};
+
+/// How long a question that nobody could answer rests before it is asked again.
+const ASK_AGAIN: Span = Span::from_ms(250);
 
 /// Rooms in one answer: with the longest names and topics they fill half a frame.
 const ROOMS_PER_PAGE: usize =
@@ -23,9 +26,20 @@ const ROOMS_PER_PAGE: usize =
 /// A question whose answer must know everything that was committed when it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Question {
-    Lookup { id: u64, name: String },
-    Subscribe { id: u64, room: RoomId, from: From },
-    Attach { session: SessionId, secret: [u8; 16] },
+    Lookup {
+        id: u64,
+        name: String,
+    },
+    Subscribe {
+        id: u64,
+        room: RoomId,
+        from: From,
+        ends: bool,
+    },
+    Attach {
+        session: SessionId,
+        secret: [u8; 16],
+    },
 }
 
 /// The questions that wait.
@@ -35,6 +49,17 @@ pub(super) struct Questions {
     asked: BTreeMap<u64, (ConnId, Question)>,
     /// For this index to be applied.
     confirmed: BTreeMap<(LogIndex, u64), (ConnId, Question)>,
+    /// To be asked again: nobody could confirm a leader.
+    again: Vec<(ConnId, Question)>,
+    /// When.
+    again_at: Option<Tick>,
+}
+
+impl Questions {
+    /// When some are to be asked again.
+    pub fn deadline(&self) -> Option<Tick> {
+        self.again_at
+    }
 }
 
 impl Node {
@@ -110,11 +135,15 @@ impl Node {
                 users.truncate(limits::CLIENT_FRAME_BYTES_MAX / (2 * limits::NAME_BYTES_MAX));
                 self.reply(conn, Response::Who { id, users });
             }
-            Request::Subscribe { id, room, from, until } => match until {
-                Until::Forever => self.subscribe(conn, id, room, from, false, true),
-                Until::Here => self.subscribe(conn, id, room, from, true, true),
-                Until::Now => self.ask_fresh(conn, Question::Subscribe { id, room, from }),
-            },
+            Request::Subscribe { id, room, from, until } => {
+                let ends = until != Until::Forever;
+                // A server that is behind doesn't know the newest rooms: that there is none is said only by one who can know.
+                if until == Until::Now || (!ends && self.state.room(room).is_none()) {
+                    self.ask_fresh(conn, Question::Subscribe { id, room, from, ends });
+                } else {
+                    self.subscribe(conn, id, room, from, ends, true);
+                }
+            }
             Request::Unsubscribe { room } => self.fanout.unsubscribe(conn, room),
             Request::Status { id } => {
                 let (row, servers) = (self.status_row(), self.addresses());
@@ -137,6 +166,7 @@ impl Node {
         self.doors.close(conn);
         self.fanout.forget(conn);
         self.acks.remove(&conn);
+        self.questions.confirmed.retain(|_, (asker, _)| *asker != conn);
     }
 
     fn hello(&mut self, conn: ConnId, magic: u32, versions: (u16, u16)) {
@@ -154,7 +184,7 @@ impl Node {
             }
         };
         self.doors.open(conn);
-        let quorum = self.cluster.leader().is_some() || self.told.1;
+        let quorum = self.serves() || self.told.1;
         let welcome = Response::Welcome {
             version,
             cluster: self.config.name.clone(),
@@ -189,8 +219,23 @@ impl Node {
     }
 
     fn open_session(&mut self, conn: ConnId, opening: Opening) {
-        if let Some(session) = self.state.session_by_secret(&opening.secret) {
-            return self.bind(conn, session);
+        let found = self
+            .state
+            .session_by_secret(&opening.secret)
+            .and_then(|id| self.state.session(id));
+        if let Some(session) = found.filter(|session| session.named && session.key == opening.key) {
+            return self.bind(conn, session.id);
+        }
+        // One session at a time: a connection can't fill the table of sessions, which are kept for long.
+        let bound = self
+            .doors
+            .get(conn)
+            .and_then(|door| door.bound.as_ref())
+            .map(|bound| bound.session);
+        if bound.is_some_and(|bound| self.state.session(bound).is_some()) {
+            let code = Code::Busy;
+            let text = "this connection has a session: close it before another is opened".to_string();
+            return self.reply(conn, Response::OpenRefused { code, text });
         }
         self.doors.begin_opening(self.now.tick, conn, opening.clone());
         self.send_open(opening);
@@ -245,6 +290,8 @@ impl Node {
         if let Some(old) = self.doors.bind(conn, session) {
             self.fatal(old, "the session goes on at another connection");
         }
+        // What is known of an earlier session of the connection is said before.
+        self.send_acks(conn);
         self.reply(conn, Response::Opened { session, last, name });
     }
 
@@ -253,8 +300,7 @@ impl Node {
         let Some(door) = self.doors.get(conn) else { return };
         if let Some(opening) = door.opening.clone() {
             if !self.redirect(conn) {
-                self.doors.expect_opening(self.now.tick, conn);
-                self.send_open(opening);
+                self.open_session(conn, opening);
             }
             return;
         }
@@ -269,6 +315,25 @@ impl Node {
             let from = known.last.next();
             self.doors.restart(self.now.tick, conn, from);
             self.reply(conn, Response::Resend { from });
+        } else {
+            self.doors.forget_session(conn);
+            self.send_acks(conn);
+            let code = Code::NoSuchSession;
+            self.reply(
+                conn,
+                Response::OpenRefused {
+                    code,
+                    text: code.to_string(),
+                },
+            );
+        }
+    }
+
+    /// Sends the acknowledgements that were gathered for a connection, in frames that fit.
+    pub(super) fn send_acks(&mut self, conn: ConnId) {
+        let acks = self.acks.remove(&conn).unwrap_or_default();
+        for acks in acks.chunks(ROOMS_PER_PAGE) {
+            self.reply(conn, Response::Acks(acks.to_vec()));
         }
     }
 
@@ -301,6 +366,7 @@ impl Node {
             return self.fatal(conn, "the command isn't one that clients may give");
         };
         if let Some(outcome) = self.known_outcome(conn, session, seq) {
+            self.doors.applied(self.now.tick, conn, seq);
             return self.acks.entry(conn).or_default().push(Ack { seq, outcome });
         }
         if self.redirect(conn) {
@@ -356,6 +422,9 @@ impl Node {
     /// Checks form and size, and folds names. Whether the command was changed by that.
     fn admit(&self, command: &mut Command) -> Result<bool, Code> {
         let most = self.config.chat.message_size_max;
+        if user(command).is_some_and(|user| user.len() > limits::NAME_BYTES_MAX) {
+            return Err(Code::WrongName);
+        }
         match command {
             Command::Post { text, .. } => admission::check_text(text, most).map(|()| false),
             Command::Topic { text, .. } => admission::check_topic(text).map(|()| false),
@@ -378,8 +447,8 @@ impl Node {
     // --- Questions ------------------------------------------------------------------------------
 
     fn ask_fresh(&mut self, conn: ConnId, question: Question) {
-        // Who waits for a leader that has been gone for long only waits longer.
-        if self.is_quorum_lost() {
+        // Who waits for what has been missing for long only waits longer.
+        if self.is_quorum_lost() || self.questions.confirmed.len() >= limits::READS_WAITING_MAX {
             return self.answer(conn, question, false);
         }
         match self.cluster.read(self.now) {
@@ -387,6 +456,19 @@ impl Node {
                 self.questions.asked.insert(token, (conn, question));
             }
             None => self.answer(conn, question, false),
+        }
+    }
+
+    /// Asks again what nobody could answer, for those who are still there.
+    pub(super) fn ask_again(&mut self) {
+        if self.questions.again_at.is_none_or(|at| self.now.tick < at) {
+            return;
+        }
+        self.questions.again_at = None;
+        for (conn, question) in std::mem::take(&mut self.questions.again) {
+            if self.doors.get(conn).is_some() {
+                self.ask_fresh(conn, question);
+            }
         }
     }
 
@@ -402,13 +484,15 @@ impl Node {
         }
     }
 
-    /// Answers the questions for which enough is applied.
+    /// Answers the questions for which enough is applied, and all if that has stopped.
     pub(super) fn answer_questions(&mut self) {
+        let lost = self.is_quorum_lost();
         while let Some(first) = self.questions.confirmed.first_entry()
-            && first.key().0 <= self.state.applied()
+            && (lost || first.key().0 <= self.state.applied())
         {
+            let fresh = first.key().0 <= self.state.applied();
             let (conn, question) = first.remove();
-            self.answer(conn, question, true);
+            self.answer(conn, question, fresh);
         }
     }
 
@@ -425,7 +509,7 @@ impl Node {
                     .map(room_info);
                 self.reply(conn, Response::Room { id, room, fresh });
             }
-            Question::Subscribe { id, room, from } => self.subscribe(conn, id, room, from, true, fresh),
+            Question::Subscribe { id, room, from, ends } => self.subscribe(conn, id, room, from, ends, fresh),
             Question::Attach { session, secret } => {
                 if self.attach(conn, session, secret) {
                 } else if fresh {
@@ -438,14 +522,10 @@ impl Node {
                         },
                     );
                 } else {
-                    // Without a quorum nobody can tell whether the session is one; the client hears so and tries elsewhere.
-                    self.reply(
-                        conn,
-                        Response::Quorum {
-                            available: false,
-                            leader: None,
-                        },
-                    );
+                    // Nobody can tell whether the session is one. Ask again; if there is no quorum, the client was told so and tries
+                    // elsewhere meanwhile.
+                    self.questions.again.push((conn, Question::Attach { session, secret }));
+                    self.questions.again_at.get_or_insert(self.now.tick.after(ASK_AGAIN));
                 }
             }
         }

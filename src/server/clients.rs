@@ -303,9 +303,6 @@ fn next(conn: &mut Connection<TcpStream>, node: &Node) -> Next {
     if conn.is_full() {
         return Next::Choked;
     }
-    if !node.accepts_commands(conn.id) {
-        return Next::Held;
-    }
     match split(conn.input.pending(), limits::CLIENT_FRAME_BYTES_MAX) {
         Split::Incomplete => Next::Incomplete,
         Split::TooLong(n) => Next::Bad(format!(
@@ -313,6 +310,8 @@ fn next(conn: &mut Connection<TcpStream>, node: &Node) -> Next {
             limits::CLIENT_FRAME_BYTES_MAX
         )),
         Split::Complete { body, consumed } => match decode_request(body) {
+            // Only commands wait for room: whoever asks how the server is, or whether it lives, is answered.
+            Ok(Request::Command(_)) if !node.accepts_commands(conn.id) => Next::Held,
             Ok(request) => {
                 conn.input.consume(consumed);
                 Next::Request(Box::new(request))

@@ -200,6 +200,14 @@ fn servers_that_share_a_secret_keep_the_promises() {
 }
 
 #[test]
+fn slow_timing_keeps_the_promises() {
+    works(Options {
+        cluster: "[timing]\nheartbeat_interval = \"2s\"\nfailure_timeout = \"10s\"\nelection_timeout = \"6s\"\nconnect_timeout = \"3s\"",
+        ..Options::default()
+    });
+}
+
+#[test]
 fn a_sticky_leader_stays_where_it_is() {
     let mut cluster = Cluster::start(Options {
         cluster: "leader = \"sticky\"",

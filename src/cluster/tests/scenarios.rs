@@ -233,9 +233,14 @@ fn a_server_that_lost_its_disk_has_no_vote_and_forms_nothing() {
         "it is copied to"
     );
     world.kill(id(2));
+    let commit = world.cluster(id(3)).commit();
     world.propose(id(3), "not committed");
+    world.run_ms(100);
+    // What becomes durable here counts what is known of the others once more.
+    world.propose(id(3), "nor this");
     world.run_ms(3000);
     assert!(world.leader().is_none(), "one member and a stranger are no majority");
+    assert_eq!(world.cluster(id(3)).commit(), commit, "a stranger's disk doesn't count");
     assert!(world.said("another data directory"));
 }
 
