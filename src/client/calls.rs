@@ -215,6 +215,11 @@ pub enum Event {
         /// Bytes of the longest text.
         message_bytes_max: u32,
     },
+    /// The servers that may be used send commands to the leader, which may not.
+    Elsewhere {
+        /// The leader.
+        leader: ServerAddress,
+    },
     /// The connection to a server that had said hello is gone.
     Disconnected {
         /// Where it was.

@@ -10,6 +10,7 @@ use signal_hook::iterator::Signals;
 use super::calls::{Event, Fate};
 use super::render;
 use crate::chat::command::Code;
+use crate::wire::client::ServerAddress;
 
 /// All went well.
 pub const OK: u8 = 0;
@@ -34,6 +35,15 @@ pub fn fate_code(fate: Fate) -> u8 {
         Fate::NoQuorum => NO_QUORUM,
         Fate::Unknown => UNKNOWN,
     }
+}
+
+/// What to say when the servers that may be used take no commands.
+pub fn elsewhere(leader: &ServerAddress) -> String {
+    format!(
+        "messages go to the leader, {} at {}, which --only leaves out: name it with -s, or leave out --only; waiting",
+        leader.id,
+        render::clean(&leader.address)
+    )
 }
 
 /// The exit code of a session that was refused.

@@ -259,6 +259,10 @@ impl Sender {
                 complain("no server that answers has a quorum; waiting for one");
                 Ok(())
             }
+            Event::Elsewhere { leader } => {
+                complain(&programs::elsewhere(&leader));
+                Ok(())
+            }
             Event::Closed => Err(programs::UNKNOWN),
             _ => Ok(()),
         }

@@ -114,6 +114,11 @@ impl Servers {
         self.preferred.is_some()
     }
 
+    /// Whether that server may not be used.
+    pub fn bars(&mut self, server: &ServerAddress) -> bool {
+        self.add(server).is_none()
+    }
+
     /// How long to rest before the next attempt, if the round is over. Asked once before each [`Servers::choose`].
     pub fn rest(&mut self) -> Option<Span> {
         if self.attempts < self.known.len().max(1) {

@@ -246,6 +246,7 @@ impl Model {
                 self.quorum = false;
                 self.note("no server that answers has a quorum; what you write waits");
             }
+            Event::Elsewhere { leader } => self.note(&crate::client::programs::elsewhere(&leader)),
             Event::QuorumBack => {
                 self.quorum = true;
                 self.note("the quorum is back");

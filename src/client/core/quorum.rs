@@ -27,6 +27,10 @@ impl Core {
             // Nothing goes here, and the leader may not be used or is this very server by now.
             self.session.rewind();
             self.session.busy(now);
+            if self.servers.bars(leader) && !self.hunt.told {
+                self.hunt.told = true;
+                self.tell(Event::Elsewhere { leader: leader.clone() });
+            }
             self.without_quorum(now);
         }
     }
