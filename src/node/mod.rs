@@ -13,6 +13,7 @@ pub mod fanout;
 mod office;
 mod requests;
 mod seam;
+mod status;
 
 pub use crate::types::Level;
 pub use seam::{Effect, Event, Input, Setup};

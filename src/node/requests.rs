@@ -4,16 +4,15 @@
 use std::collections::BTreeMap;
 
 use super::doors::{Opening, Verdict};
+use super::status::room_info;
 use super::{Effect, Node};
-use crate::chat::Room;
 use crate::chat::admission;
 use crate::chat::command::{Code, Command, Head};
 use crate::chat::content::{head, user};
-use crate::cluster::Role;
 use crate::limits;
 use crate::log::ReadFrom;
 use crate::types::{Blob, ClientSeq, ConnId, LogIndex, RoomId, Seq, SessionId, Span, Tick};
-use crate::wire::client::{self, Ack, From, Request, Response, RoomInfo, ServerAddress, StatusRow, Until};
+use crate::wire::client::{self, Ack, From, Request, Response, RoomInfo, Until};
 use crate::wire::{auth, command, common_version};
 
 /// How long a question that nobody could answer rests before it is asked again.
@@ -563,44 +562,6 @@ impl Node {
         let end = ends.then_some(position);
         self.fanout.subscribe(conn, room, from, end, position);
     }
-
-    // --- What there is to know ------------------------------------------------------------------
-
-    fn addresses(&self) -> Vec<ServerAddress> {
-        let servers = self.config.servers.iter();
-        servers
-            .map(|server| ServerAddress {
-                id: server.id,
-                address: format!("{}:{}", server.host, server.client_port),
-                ring: server.ring.0,
-                heartbeat_port: server.heartbeat_port,
-            })
-            .collect()
-    }
-
-    fn status_row(&self) -> StatusRow {
-        let me = self.config.server(self.me);
-        StatusRow {
-            id: self.me,
-            role: match self.cluster.role() {
-                Role::Leader => client::Role::Leader,
-                Role::Follower => client::Role::Follower,
-                Role::Candidate => client::Role::Candidate,
-                Role::Learner => client::Role::Learner,
-            },
-            leader: self.cluster.leader(),
-            term: self.cluster.term().0,
-            ring_position: me.map_or(0, |me| me.ring.0),
-            uptime_ms: self.now.tick.since(self.started).as_ms(),
-            clients: self.doors.len().saturating_sub(1) as u64,
-            messages: self.state.messages(),
-            commit: self.cluster.commit().0,
-            applied: self.state.applied().0,
-            last_log: self.cluster.last().index.0,
-            repairing: self.halted.is_some() || self.cluster.is_out_of_step(),
-            address: me.map_or_else(String::new, |me| format!("{}:{}", me.host, me.client_port)),
-        }
-    }
 }
 
 /// Whether clients may give this command.
@@ -615,15 +576,4 @@ fn is_clients(command: &Command) -> bool {
             | Command::Rename { .. }
             | Command::Close { .. }
     )
-}
-
-fn room_info(room: &Room) -> RoomInfo {
-    RoomInfo {
-        room: room.id,
-        name: room.name.shown.clone(),
-        topic: room.topic.clone(),
-        members: room.members() as u32,
-        position: room.position,
-        seq: room.seq,
-    }
 }
