@@ -283,6 +283,15 @@ impl Sender {
     fn done(&mut self, ticket: Ticket, outcome: &Outcome) {
         let Some(line) = self.take(ticket) else { return };
         match outcome {
+            Outcome::Posted { room, .. } if matches!(self.room, Room::Known(ours) if ours != *room) => {
+                // An idempotency key is the sender's, not the room's: what stands elsewhere isn't posted here, too.
+                self.worst = self.worst.max(programs::REFUSED);
+                self.say_refused(
+                    line,
+                    "posted_elsewhere",
+                    "this key and line stand in another room; take another --id",
+                );
+            }
             Outcome::Posted { seq, lamport, .. } if self.send.json => {
                 let text = json::sent(line, &self.send.room, *seq, *lamport);
                 self.print(&text);

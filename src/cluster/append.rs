@@ -11,6 +11,12 @@ use crate::limits;
 use crate::types::{Blob, GroupId, Level, LogIndex, Now, ServerId, Term};
 
 impl Cluster {
+    /// Whether our history and the leader's differ, so that nothing of it is taken.
+    #[must_use]
+    pub fn is_out_of_step(&self) -> bool {
+        matches!(&self.role, RoleState::Following(following) if following.is_difference_reported)
+    }
+
     /// Whether [`propose`](Cluster::propose) would take something.
     #[must_use]
     pub fn can_propose(&self) -> bool {

@@ -29,7 +29,7 @@ pub(super) struct Peer {
     /// The digest of a state that we haven't reached yet.
     early_digest: Option<(LogIndex, u64)>,
     /// The directory that was last reported as not a member's.
-    pub(super) stranger_reported: Option<DirectoryId>,
+    pub(super) stranger_reported: Option<(DirectoryId, Tick)>,
 }
 
 /// A working link.
@@ -343,10 +343,12 @@ impl Cluster {
 
     /// A member's directory isn't the one in the log: it has no vote. Said once for each directory.
     pub(super) fn report_stranger(&mut self, server: ServerId, directory: DirectoryId) {
+        let now = self.now.tick;
+        let quiet = |(known, at): (DirectoryId, Tick)| known == directory || now.since(at) < limits::COMPLAINT_INTERVAL;
         if let Some(peer) = self.peers.get_mut(&server)
-            && peer.stranger_reported != Some(directory)
+            && !peer.stranger_reported.is_some_and(quiet)
         {
-            peer.stranger_reported = Some(directory);
+            peer.stranger_reported = Some((directory, now));
             let text = format!("{server} has another data directory than when the cluster was formed: it has no vote");
             self.event(Level::Warn, text);
         }

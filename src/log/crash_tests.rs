@@ -51,6 +51,7 @@ impl World {
         let options = Options {
             segment_size: self.segment_size,
             groups: vec![ROOT],
+            reached: crate::types::Lsn(0),
         };
         Log::open(self.disk.clone(), DIRECTORY, &options)
     }

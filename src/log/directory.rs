@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::disk::{Disk, DiskFile, RealDisk};
 use super::segment::{self, FOLDER};
-use crate::types::{Boot, DirectoryId, ServerId};
+use crate::types::{Boot, DirectoryId, Lsn, ServerId};
 
 const LOCK: &str = "lock";
 const IDENTITY: &str = "identity";
@@ -26,6 +26,10 @@ pub struct DataDir {
     pub directory: DirectoryId,
     /// How often it has been started, this time included.
     pub boot: Boot,
+    /// The end of the log when it was last opened: it can't end before that. 0 if it has never been.
+    pub log_end: Lsn,
+    path: PathBuf,
+    identity: Identity,
     disk: RealDisk,
     /// The lock ends with the descriptor.
     _lock: File,
@@ -96,7 +100,10 @@ impl std::error::Error for DirError {}
 fn at(path: &Path) -> impl FnOnce(io::Error) -> DirError + use<> {
     let path = path.to_path_buf();
     move |error| match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => DirError::NotPermitted { path, error },
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::AlreadyExists => DirError::NotPermitted { path, error },
         _ => DirError::Io { path, error },
     }
 }
@@ -111,13 +118,26 @@ impl DataDir {
         made.map_err(at(path))?;
         let lock = take_lock(path)?;
         let disk = RealDisk::new(path);
-        let (directory, boot) = open_identity(&disk, path, server)?;
+        let identity = open_identity(&disk, path, server)?;
         Ok(DataDir {
-            directory,
-            boot,
+            directory: identity.directory,
+            boot: identity.boot,
+            log_end: identity.log_end,
+            path: path.to_path_buf(),
+            identity,
             disk,
             _lock: lock,
         })
+    }
+
+    /// Remembers how far the log reaches: one that ends before that has lost something, however whole it looks.
+    ///
+    /// # Errors
+    /// [`DirError::Io`] or [`DirError::NotPermitted`].
+    pub fn log_reached(&mut self, end: Lsn) -> Result<(), DirError> {
+        self.identity.log_end = end;
+        let name = self.path.join(IDENTITY);
+        replace_file(&self.disk, self.identity.to_text().as_bytes()).map_err(at(&name))
     }
 
     /// Its files.
@@ -152,10 +172,12 @@ struct Identity {
     server: ServerId,
     directory: DirectoryId,
     boot: Boot,
+    /// The end of the log when it was last opened; 0 before its first segment.
+    log_end: Lsn,
 }
 
 /// Reads the identity, or makes one for a directory without a log; counts the start.
-fn open_identity<D: Disk>(disk: &D, path: &Path, server: ServerId) -> Result<(DirectoryId, Boot), DirError> {
+fn open_identity<D: Disk>(disk: &D, path: &Path, server: ServerId) -> Result<Identity, DirError> {
     let name = path.join(IDENTITY);
     let damaged = |text: &str| DirError::Damaged {
         path: name.clone(),
@@ -177,6 +199,7 @@ fn open_identity<D: Disk>(disk: &D, path: &Path, server: ServerId) -> Result<(Di
                 server,
                 directory: random_id().map_err(at(path))?,
                 boot: Boot(0),
+                log_end: Lsn(0),
             }
         }
         Err(error) => return Err(at(&name)(error)),
@@ -190,7 +213,7 @@ fn open_identity<D: Disk>(disk: &D, path: &Path, server: ServerId) -> Result<(Di
     }
     identity.boot = identity.boot.next();
     replace_file(disk, identity.to_text().as_bytes()).map_err(at(&name))?;
-    Ok((identity.directory, identity.boot))
+    Ok(identity)
 }
 
 fn random_id() -> io::Result<DirectoryId> {
@@ -226,8 +249,8 @@ fn replace_file<D: Disk>(disk: &D, bytes: &[u8]) -> io::Result<()> {
 impl Identity {
     fn to_text(self) -> String {
         let text = format!(
-            "syncnet identity 1\nserver {}\ndirectory {:016x}\nboot {}\n",
-            self.server, self.directory.0, self.boot
+            "syncnet identity 1\nserver {}\ndirectory {:016x}\nboot {}\nlog {}\n",
+            self.server, self.directory.0, self.boot, self.log_end
         );
         format!("{text}check {:08x}\n", crc32c::crc32c(text.as_bytes()))
     }
@@ -240,6 +263,7 @@ impl Identity {
             server: ServerId::new(field("server")?)?,
             directory: DirectoryId(u64::from_str_radix(field("directory")?, 16).ok()?),
             boot: Boot(field("boot")?.parse().ok()?),
+            log_end: Lsn(field("log")?.parse().ok()?),
         };
         (identity.to_text() == text && identity.directory.0 != 0).then_some(identity)
     }
@@ -343,7 +367,7 @@ mod tests {
             for _ in 0..8 {
                 disk.stop_after(rng.below(8));
                 match open_identity(&disk, Path::new("data"), server("server1")) {
-                    Ok((directory, boot)) => {
+                    Ok(Identity { directory, boot, .. }) => {
                         if let Some((known, before)) = last {
                             assert_eq!(directory, known);
                             assert!(boot > before, "seed {seed}");

@@ -36,6 +36,8 @@ pub struct Options {
     pub segment_size: u64,
     /// The groups that exist; others that the log knows are found too.
     pub groups: Vec<GroupId>,
+    /// A position that the log has reached: one that ends before it has lost something. 0 for a log that is to be made.
+    pub reached: Lsn,
 }
 
 /// A log that was opened.
@@ -146,6 +148,10 @@ impl<D: Disk> Log<D> {
     /// [`OpenError`]: nothing was changed if it is `Damaged` or `Newer`.
     pub fn open(disk: D, directory: DirectoryId, options: &Options) -> Result<Opened<D>, OpenError> {
         let mut segments = find_segments(&disk)?;
+        if segments.is_empty() && options.reached > Lsn(0) {
+            // Perhaps only a file system that isn't mounted: making a new log would forget every vote and entry.
+            return Err(missing(Lsn(0)));
+        }
         if segments.is_empty() {
             let first = Segment {
                 base: Lsn(0),
@@ -165,6 +171,13 @@ impl<D: Disk> Log<D> {
 
         let (segment, _) = segments[stop.at];
         let end = Lsn(segment.base.0 + stop.offset);
+        if end < options.reached {
+            let text = format!(
+                "the log ends at position {end}, and has been at {} before",
+                options.reached
+            );
+            return Err(damaged(segment, stop.offset, text));
+        }
         report.segments = segments.len();
         report.cut_bytes = rest.cut_bytes;
         report.cut_at = (rest.cut_bytes > 0).then(|| (segment.file(), stop.offset));

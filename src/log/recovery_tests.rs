@@ -225,6 +225,7 @@ fn the_log_of_another_directory_is_damage_and_is_not_wiped() {
     let options = Options {
         segment_size: SEGMENT,
         groups: vec![ROOT],
+        reached: Lsn(0),
     };
     match Log::open(bench.disk.clone(), DirectoryId(78), &options) {
         Err(OpenError::Damaged { offset: 0, .. }) => {}
@@ -461,6 +462,7 @@ fn another_segment_size_holds_for_new_segments() {
     let options = Options {
         segment_size: 3 * SEGMENT,
         groups: vec![ROOT],
+        reached: Lsn(0),
     };
     let (disk, model) = (bench.disk.clone(), bench.model.clone());
     let opened = Log::open(disk.clone(), DIRECTORY, &options).unwrap();
@@ -540,4 +542,33 @@ fn an_entry_whose_check_was_not_known_is_no_damage() {
     assert_eq!(bench.texts(), ["one", "two", "three", "unknown", "unknown", "known"]);
     bench.say(&["seven"]);
     assert_eq!(bench.again().found.last.index, LogIndex(7));
+}
+
+#[test]
+fn a_log_that_ends_before_where_it_was_is_damaged() {
+    let bench = three_segments();
+    let end = bench.log.end();
+    let options = Options {
+        segment_size: SEGMENT,
+        groups: vec![ROOT],
+        reached: end,
+    };
+    let disk = bench.disk.copy();
+    assert!(Log::open(disk, DIRECTORY, &options).is_ok());
+    // The last segment is gone, and what is left looks whole.
+    let disk = bench.disk.copy();
+    disk.remove(&file_name(Lsn(2 * SEGMENT))).unwrap();
+    let error = Log::open(disk, DIRECTORY, &options).unwrap_err();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    // All of it is gone: it isn't made anew.
+    let disk = bench.disk.copy();
+    for base in bases(&disk) {
+        disk.remove(&file_name(base)).unwrap();
+    }
+    let error = Log::open(disk.clone(), DIRECTORY, &options).unwrap_err();
+    assert!(
+        error.to_string().starts_with("damaged: log/00000000000000000000.seg"),
+        "{error}"
+    );
+    assert!(bases(&disk).is_empty());
 }

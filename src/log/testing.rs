@@ -22,6 +22,7 @@ pub(super) fn try_open<D: Disk>(disk: &D) -> Result<Opened<D>, OpenError> {
         &Options {
             segment_size: SEGMENT,
             groups: vec![ROOT],
+            reached: crate::types::Lsn(0),
         },
     )
 }

@@ -55,12 +55,14 @@ impl Server {
         let datagrams = Datagrams::open(route.clone(), config.secret.clone(), ids, registry, DATAGRAMS)
             .map_err(|error| datagram_failure(&route, &error))?;
 
-        let dir = DataDir::open(data, me).map_err(dir_failure)?;
+        let mut dir = DataDir::open(data, me).map_err(dir_failure)?;
         let options = Options {
             segment_size: config.log.segment_size,
             groups: vec![GroupId::ROOT],
+            reached: dir.log_end,
         };
         let opened = Log::open(dir.disk(), dir.directory, &options).map_err(|error| open_failure(data, &error))?;
+        dir.log_reached(opened.log.end()).map_err(dir_failure)?;
         report(&opened.report);
         let recovered = opened
             .groups

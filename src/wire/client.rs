@@ -356,7 +356,7 @@ pub struct StatusRow {
     pub applied: u64,
     /// The end of its log.
     pub last_log: u64,
-    /// Whether it is fetching what its own disk doesn't have any more.
+    /// Whether its log or state is out of step with the others', so that it must be repaired.
     pub repairing: bool,
     /// `host:port` for clients.
     pub address: String,

@@ -12,7 +12,7 @@ use syncnet::log::writer::Log;
 use syncnet::log::{Append, ReadAnswer, ReadRequest, Recovered};
 use syncnet::node::{Effect, Input, Node, Setup};
 use syncnet::rng::Rng;
-use syncnet::types::{AppendId, Boot, ConnId, DirectoryId, GroupId, Level, LogIndex, Now, ServerId, Span, Tick};
+use syncnet::types::{AppendId, Boot, ConnId, DirectoryId, GroupId, Level, LogIndex, Lsn, Now, ServerId, Span, Tick};
 use syncnet::wire::client::{Response, encode_response};
 use syncnet::wire::datagram::{Sealed, seal};
 
@@ -60,6 +60,8 @@ pub struct Server {
     pub disk_hangs_until: Tick,
     /// The last hard state that a recovery has found.
     pub hard: Option<Recovered>,
+    /// Where its log ended when it was last opened: what the identity file remembers.
+    pub reached: Lsn,
     /// Whether the process was asked to stop.
     pub stopping: bool,
 }
@@ -102,6 +104,7 @@ impl Server {
             disk_factor: 1,
             disk_hangs_until: Tick(0),
             hard: None,
+            reached: Lsn(0),
             stopping: false,
         }
     }
@@ -132,6 +135,7 @@ pub fn open_log(world: &World, at: usize, disk: ServerDisk) -> Result<Opened<Ser
     let options = Options {
         segment_size: world.plan.config.log.segment_size,
         groups: vec![GroupId::ROOT],
+        reached: world.servers[at].reached,
     };
     Log::open(disk, world.servers[at].directory, &options)
 }
@@ -183,6 +187,7 @@ impl World {
         self.check(result);
         let config = Arc::clone(&self.plan.config);
         let server = &mut self.servers[at];
+        server.reached = opened.log.end();
         server.life += 1;
         server.boot = server.boot.next();
         server.powered = true;
