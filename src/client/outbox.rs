@@ -130,12 +130,10 @@ impl Outbox {
     fn number_one(&mut self, name: &str) -> Option<()> {
         let first = self.waiting.front()?;
         let bytes = text_bytes(&first.action);
-        // A command names its user, and until a rename is acknowledged nobody knows which name that will be.
-        let renaming = self
-            .sent
-            .iter()
-            .next_back()
-            .is_some_and(|sent| matches!(sent.item.action, Action::Rename { .. }) && sent.outcome.is_none());
+        // A command names its user, and until a rename is handed out with its outcome nobody knows which name that will be. An
+        // outcome that is known while those before it aren't has changed no name yet.
+        let last = self.sent.back();
+        let renaming = last.is_some_and(|sent| matches!(sent.item.action, Action::Rename { .. }));
         let full = self.sent.len() >= limits::SESSION_RESULTS_MAX
             || (!self.sent.is_empty() && self.sent_bytes + bytes > limits::CLIENT_INFLIGHT_BYTES_MAX);
         if renaming || full {
@@ -371,6 +369,17 @@ mod tests {
             panic!()
         };
         assert_eq!(user, "bob");
+    }
+
+    #[test]
+    fn a_rename_whose_outcome_came_early_holds_back_what_follows_all_the_same() {
+        let mut outbox = filled(1);
+        outbox.push(Ticket(2), Action::Rename { name: "bob".into() }, None);
+        outbox.push(Ticket(3), post("as bob"), None);
+        send_all(&mut outbox);
+        outbox.acknowledge(ClientSeq(2), Outcome::Done);
+        assert_eq!(outbox.finished(), None);
+        assert!(send_all(&mut outbox).is_empty());
     }
 
     #[test]
