@@ -541,7 +541,21 @@ fn an_entry_whose_check_was_not_known_is_no_damage() {
     let mut bench = bench.again();
     assert_eq!(bench.texts(), ["one", "two", "three", "unknown", "unknown", "known"]);
     bench.say(&["seven"]);
-    assert_eq!(bench.again().found.last.index, LogIndex(7));
+    // A segment that begins while the check isn't known.
+    let long = "y".repeat(SEGMENT as usize / 3);
+    for index in 8..=11 {
+        let record = bench
+            .model
+            .entry(LogIndex(index), Term(4), EntryKind::Command, long.as_bytes());
+        let Record::Entry { group, entry, .. } = record else {
+            panic!("an entry was made")
+        };
+        bench.append(vec![Record::Entry { group, entry, chain: 0 }], 0);
+    }
+    bench.log.flush().unwrap();
+    bench.log.sync().unwrap();
+    assert!(bases(&bench.disk).len() > 1);
+    assert_eq!(bench.again().found.last.index, LogIndex(11));
 }
 
 #[test]
