@@ -6,6 +6,8 @@
 
 pub mod cluster;
 pub mod run;
+pub mod screen;
+pub mod terminal;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
