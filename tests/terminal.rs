@@ -116,7 +116,6 @@ fn what_is_entered_while_the_leader_dies_arrives_once() {
 }
 
 #[test]
-#[ignore = "lines behind the first are lost: the line editor forgets what it has read ahead"]
 fn lines_that_come_at_once_are_all_sent_in_their_order() {
     let cluster = with_room();
     let mut ann = person(&cluster, "ann", &["ops"]);

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::config::Config;
 use rustyline::error::ReadlineError;
@@ -21,6 +21,13 @@ use crate::limits;
 
 /// An acknowledgement that takes longer is mentioned.
 const SLOW: Duration = Duration::from_secs(1);
+
+/// How long the next prompt waits for the effects of the last line. Not for ever: while no prompt is there the editor prints at most one
+/// line for us, so whoever prints a second one waits for the prompt, and must not be waited for.
+const TURN: Duration = Duration::from_millis(200);
+
+/// Lines typed ahead of what the program has looked at.
+const KEYS_MAX: usize = 1024;
 
 /// What the keyboard says.
 enum Key {
@@ -72,7 +79,7 @@ pub fn run(options: Options, room: String, style: Style, history: Option<PathBuf
     };
     let _restore = Restore(tcgetattr(std::io::stdin()).ok());
     let (next, turns) = bounded(1);
-    let (keys, typed) = bounded(1);
+    let (keys, typed) = bounded(KEYS_MAX);
     let reading = std::thread::Builder::new()
         .name("syncnet-prompt".to_string())
         .spawn(move || read(editor, history.as_deref(), &turns, &keys));
@@ -98,7 +105,7 @@ fn read(mut editor: Editor<(), FileHistory>, history: Option<&Path>, turns: &Rec
         let _ = file.parent().map(std::fs::create_dir_all);
         let _ = editor.load_history(file);
     }
-    while turns.recv().is_ok() {
+    while turns.recv_timeout(TURN) != Err(RecvTimeoutError::Disconnected) {
         let key = match editor.readline("> ") {
             Ok(line) => {
                 // Written at once: the program may end at any moment.
@@ -131,7 +138,7 @@ impl<P: ExternalPrinter> Chat<P> {
         if let Some(code) = self.drain() {
             return self.end(code, events);
         }
-        let _ = self.next.send(());
+        let _ = self.next.try_send(());
         loop {
             let pending = self.model.pending() > 0;
             let wait = if pending { SLOW } else { Duration::from_secs(3600) };
@@ -155,7 +162,7 @@ impl<P: ExternalPrinter> Chat<P> {
                     if let Some(code) = self.drain() {
                         return self.end(code, events);
                     }
-                    let _ = self.next.send(());
+                    let _ = self.next.try_send(());
                 }
                 recv(interrupts) -> _ => self.model.quit(),
                 default(wait) => self.model.slow(),
