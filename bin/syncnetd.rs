@@ -36,10 +36,13 @@ fn run(args: &syncnetd::Args) -> Result<(), Failure> {
     let config = config::load(&path).map_err(|error| Failure::Misconfigured(error.to_string()))?;
     let me = config::own_server(&config, args.server_id.as_deref(), &machine());
     if args.check_config {
-        if args.server_id.is_some() {
-            me.map_err(Failure::Misconfigured)?;
-        }
-        print!("{}", understood(&config));
+        let which = match me {
+            Ok(me) => format!("this is {me}"),
+            Err(text) if args.server_id.is_some() => return Err(Failure::Misconfigured(text)),
+            // Nothing is wrong with the file; but a start on this machine needs more.
+            Err(text) => text,
+        };
+        println!("{}{which}", understood(&config));
         return Ok(());
     }
     let me = me.map_err(Failure::Misconfigured)?;

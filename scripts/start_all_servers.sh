@@ -83,10 +83,11 @@ trap - INT TERM
 echo
 status
 programs=${bin#"$PWD"/}
-cat <<TEXT
-
-Next:
-  $programs/syncnet lobby              chat in the lobby (/help for the commands, /quit to leave)
-  $programs/syncnetctl watch           see the servers, every 5 seconds
-  scripts/stop_all_servers.sh          stop them all
-TEXT
+{
+    echo
+    echo "Next:"
+    printf '  %-42s %s\n' \
+        "$programs/syncnet lobby" "chat in the lobby (/help for the commands, /quit to leave)" \
+        "$programs/syncnetctl watch" "see the servers, every 5 seconds" \
+        "scripts/stop_all_servers.sh" "stop them all"
+}

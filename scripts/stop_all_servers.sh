@@ -7,6 +7,11 @@ set -euo pipefail
 # shellcheck source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+    echo "usage: scripts/stop_all_servers.sh [ID…]"
+    exit 0
+fi
+
 lock
 if [[ $# -gt 0 ]]; then
     ids=("$@")
@@ -21,6 +26,10 @@ fi
 for id in "${ids[@]}"; do
     if [[ ! $id =~ ^[A-Za-z0-9._-]+$ ]]; then
         echo "$id is not the id of a server" >&2
+        exit 2
+    fi
+    if [[ ! -e $root/run/$id.pid ]] && ! server_ids | grep -qxF -- "$id"; then
+        echo "There is no server $id in conf/cluster.toml; it has: $(server_ids | paste -sd ' ')" >&2
         exit 2
     fi
 done
