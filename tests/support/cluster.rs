@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,22 +18,27 @@ use super::{PATIENCE, wait_until};
 /// Ports that tests of this process were given: the system may give one again while nothing listens on it.
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// A port, chosen by the system, that no other test of this process has.
-fn port(choose: impl Fn() -> std::io::Result<u16>) -> u16 {
+/// Where test ports are looked for: below the range from which the system gives ports to connections. One of those could be taken by
+/// any client between the moment it was found free and the moment a server binds it, also while that server is being restarted.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A port that is free, and that no other test of this process has.
+fn port(is_free: impl Fn(u16) -> bool) -> u16 {
     loop {
-        let port = choose().expect("the system has ports");
-        if GIVEN.lock().unwrap_or_else(|e| e.into_inner()).insert(port) {
+        let random = RandomState::new().hash_one(0_u8);
+        let port = PORTS.start + (random % u64::from(PORTS.end - PORTS.start)) as u16;
+        if GIVEN.lock().unwrap_or_else(|e| e.into_inner()).insert(port) && is_free(port) {
             return port;
         }
     }
 }
 
 fn tcp_port() -> u16 {
-    port(|| Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()))
+    port(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
 }
 
 fn udp_port() -> u16 {
-    port(|| Ok(UdpSocket::bind("0.0.0.0:0")?.local_addr()?.port()))
+    port(|port| UdpSocket::bind(("0.0.0.0", port)).is_ok())
 }
 
 /// One server of the cluster.
