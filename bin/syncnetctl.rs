@@ -50,7 +50,7 @@ fn status(args: &Args, settings: &Settings, form: Form) -> ExitCode {
     let text = match form {
         Form::Table => report.table(now_ms()),
         Form::Json => report.json() + "\n",
-        Form::Simple => report.simple() + "\n",
+        Form::Simple => report.simple(),
     };
     ended(print(&text), report.verdict.health.exit_code())
 }

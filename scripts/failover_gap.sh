@@ -203,7 +203,7 @@ for ((run = 1; run <= runs; run++)); do
     lost=$(now)
     if [[ $fault == kill ]]; then
         kill -KILL "${pid_of[$leader]}"
-        wait "${pid_of[$leader]}" 2>/dev/null || true
+        { wait "${pid_of[$leader]}" || true; } 2>/dev/null
     else
         kill -STOP "${pid_of[$leader]}"
     fi

@@ -39,7 +39,7 @@ fn without_an_answer_nothing_can_be_told() {
     let expected = format!("{{\"cluster\":null,\"health\":\"unknown\",\"servers\":[{{\"id\":\"{nobody}\"");
     expect(&run(&["status", "--json", "-s", &nobody]), 3, &expected, &nobody);
     let output = run(&["status", "--simple", "-s", &nobody]);
-    expect(&output, 3, "UNKNOWN - No server answers\n", "-s HOST:PORT");
+    expect(&output, 3, &format!("{nobody} offline\n"), "-s HOST:PORT");
     let output = run(&["status", "-s", &nobody]);
     expect(&output, 3, "Summary: 0/1 servers online, 0 leader(s)\n", &nobody);
 }

@@ -37,7 +37,7 @@ pub static STATUS: Table = Table {
     options: &[
         &[
             Opt::flag("json", "print one JSON object"),
-            Opt::flag("simple", "print the verdict in one line"),
+            Opt::flag("simple", "print a line a server; the exit code is the verdict"),
         ],
         COMMON,
     ],

@@ -93,15 +93,19 @@ impl Report {
         let (all, leaders) = (rows.len(), self.leaders());
         text += &format!(
             "\nSummary: {online}/{all} servers online, {leaders} leader(s)\n{}\n",
-            self.simple()
+            self.verdict
         );
         text
     }
 
-    /// The verdict in one line, without its end.
+    /// A line a server: what it is, or that it is offline.
     #[must_use]
     pub fn simple(&self) -> String {
-        self.verdict.to_string()
+        let line = |row: &Row| match &row.answer {
+            None => format!("{} offline\n", clean(&row.name)),
+            Some(answer) => format!("{} online {}\n", clean(&row.name), role_name(answer.role)),
+        };
+        self.survey.rows.iter().map(line).collect()
     }
 
     /// One object in one line, without its end.
@@ -142,7 +146,7 @@ impl Report {
             });
         }
         if before.map(|report| &report.verdict) != Some(&self.verdict) {
-            lines.push(format!("health {}", self.simple()));
+            lines.push(format!("health {}", self.verdict));
         }
         lines
     }
@@ -176,6 +180,15 @@ fn table_row(row: &Row) -> [String; 7] {
             answer.messages.to_string(),
             ports,
         ],
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
     }
 }
 
@@ -218,12 +231,7 @@ impl<'a> JsonRow<'a> {
         JsonRow {
             id: &row.name,
             status: if answer.is_some() { "online" } else { "offline" },
-            role: answer.map(|row| match row.role {
-                Role::Leader => "leader",
-                Role::Follower => "follower",
-                Role::Candidate => "candidate",
-                Role::Learner => "learner",
-            }),
+            role: answer.map(|row| role_name(row.role)),
             leader: answer.and_then(|row| row.leader).map(|leader| leader.to_string()),
             term: number(|row| row.term),
             ring_position: row.ring,
