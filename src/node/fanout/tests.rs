@@ -167,3 +167,20 @@ fn rooms_of_one_connection_take_turns() {
     }
     assert_eq!(rooms, vec![1, 2, 1, 2, 1, 2]);
 }
+
+#[test]
+fn the_end_of_a_subscription_is_not_that_of_its_successor() {
+    let mut fanout = Fanout::default();
+    fanout.subscribe(
+        ANN,
+        ROOM,
+        ReadFrom::Position(Position(1)),
+        Some(Position(3)),
+        Position(3),
+    );
+    assert_eq!(positions(&read_all(&mut fanout, ANN, 1000, 3)), vec![1, 2, 3]);
+    // It has come to its end, and before that is told the client asks for more.
+    fanout.subscribe(ANN, ROOM, ReadFrom::Position(Position(2)), None, Position(3));
+    assert!(fanout.drain_done().is_empty());
+    assert_eq!(positions(&read_all(&mut fanout, ANN, 1000, 3)), vec![2, 3]);
+}
