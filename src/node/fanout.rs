@@ -313,13 +313,8 @@ impl Fanout {
         }
     }
 
-    /// The next whole items for a connection. None: nothing now; the connection will be among the ready ones when there is.
-    pub fn pump(&mut self, conn: ConnId) -> Option<&[u8]> {
-        self.offer(conn);
-        self.offered()
-    }
-
-    /// Looks for the next whole items for a connection; [`Fanout::offered`] has them.
+    /// Looks for the next whole items for a connection; [`Fanout::offered`] has them. If there are none, the connection will be among
+    /// the ready ones when there are.
     pub fn offer(&mut self, conn: ConnId) {
         let rooms = self.cursors.get(&conn).map_or(0, Vec::len);
         self.offer = (0..rooms).find_map(|turn| self.offer_of(conn, turn));
@@ -407,7 +402,7 @@ impl Fanout {
         None
     }
 
-    /// The connection has taken `n` bytes of the slice that `pump` gave. What is left of the item that was cut into is appended to
+    /// The connection has taken `n` bytes of the slice that was offered. What is left of the item that was cut into is appended to
     /// `rest`: the connection keeps it and sends it before anything else.
     pub fn taken(&mut self, conn: ConnId, n: usize, rest: &mut Vec<u8>) {
         let Some(offer) = self.offer.take().filter(|offer| offer.conn == conn) else {

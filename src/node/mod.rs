@@ -281,9 +281,7 @@ impl Node {
         let now = self.now;
         self.cluster.timer(now);
         self.ask_again();
-        while let Some(conn) = self.doors.pop_due(now.tick) {
-            self.retry(conn);
-        }
+        self.retry_due();
         if now.tick >= self.touch_at {
             self.touch_at = now.tick.after(limits::TOUCH_INTERVAL);
             self.touch();
@@ -521,9 +519,14 @@ impl Node {
         if self.cluster.leader().is_some() {
             // Commands that went to another leader, or to none, may be lost.
             self.doors.doubt_all(self.now.tick);
-            while let Some(conn) = self.doors.pop_due(self.now.tick) {
-                self.retry(conn);
-            }
+            self.retry_due();
+        }
+    }
+
+    /// Asks the clients whose commands may be lost, and whose time has come.
+    fn retry_due(&mut self) {
+        while let Some(conn) = self.doors.pop_due(self.now.tick) {
+            self.retry(conn);
         }
     }
 
