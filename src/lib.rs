@@ -26,6 +26,7 @@
 //! | [`server`] | the poll loop, connections, peer links, datagrams, signals: everything that touches a socket |
 //! | [`client`] | a connection with fail-over and an outbox, and the programs on it; its `core` is pure |
 //! | [`node`] | pure. The heart: [`cluster`], [`chat`] and the sessions of clients; `step(now, input)`, `poll()`, `deadline()` |
+//! | [`keep`] | housekeeping of the log: checkpoints, retention, repair of what only the disk knows |
 //! | [`log`] | the append-only log: records, segments, recovery, index, and the two worker threads |
 //! | [`wire`] | pure. Bytes ↔ values: frames, commands, datagrams, proofs of the secret |
 //! | [`cluster`] | pure. Who is alive, who leads, what is committed |
@@ -47,6 +48,7 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;
+pub mod keep;
 pub mod limits;
 pub mod log;
 pub mod node;

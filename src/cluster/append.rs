@@ -6,7 +6,7 @@ use crate::cluster::entries::entry_bytes;
 use crate::cluster::message::{AppendResult, Entry, EntryKind, LogPosition, Message};
 use crate::cluster::progress::Mode;
 use crate::cluster::role::RoleState;
-use crate::cluster::{Cluster, Output, members, quorum};
+use crate::cluster::{Cluster, Output, Purpose, members, quorum};
 use crate::limits;
 use crate::types::{Blob, GroupId, Level, LogIndex, Now, ServerId, Term};
 
@@ -83,6 +83,7 @@ impl Cluster {
                 let bytes_max = limits::APPEND_BYTES_MAX;
                 self.outputs.push_back(Output::ReadEntries {
                     follower: server,
+                    purpose: Purpose::Append,
                     from: next,
                     to: first.previous(),
                     bytes_max,

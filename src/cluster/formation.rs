@@ -182,7 +182,14 @@ impl Cluster {
         let (cluster, members) = (self.sender().cluster, configured_digest(&self.config));
         let linked: Vec<_> = self.links().collect();
         for server in linked {
-            self.send(server, Message::Hello { cluster, members });
+            self.send(
+                server,
+                Message::Hello {
+                    cluster,
+                    members,
+                    replaced: false,
+                },
+            );
             self.greet(server);
         }
         self.wait_again();

@@ -116,6 +116,7 @@ impl Cluster {
         let hello = Message::Hello {
             cluster: self.sender().cluster,
             members: members::configured_digest(&self.config),
+            replaced: false,
         };
         self.send(server, hello);
         self.greet(server);

@@ -170,6 +170,67 @@ pub enum Message {
         cluster: ClusterId,
         /// A digest of the ids and ring positions in the sender's configuration.
         members: u64,
+        /// Whether the sender's directory is new in the place of another: then it takes no part in a first start, however empty it is.
+        replaced: bool,
+    },
+    /// From anybody whose log has entries that it can't read, to anybody: give me these, as far as you know them to be committed.
+    Fetch {
+        /// The group.
+        group: GroupId,
+        /// The first.
+        from: LogIndex,
+        /// The last.
+        to: LogIndex,
+    },
+    /// The answer to a `Fetch`.
+    Fetched {
+        /// The group.
+        group: GroupId,
+        /// The first index that was asked for.
+        from: LogIndex,
+        /// Consecutive committed entries from there on, perhaps fewer than were asked for; none if the sender doesn't have the first.
+        entries: Vec<Entry>,
+    },
+    /// From the leader, to a follower that needs entries which the leader no longer holds: a piece of a checkpoint that covers them.
+    Checkpoint {
+        /// The group.
+        group: GroupId,
+        /// The leader's term.
+        term: Term,
+        /// Which checkpoint.
+        id: CheckpointId,
+        /// Where in its portable form the piece begins.
+        offset: u64,
+        /// The piece; empty to ask how much the follower has.
+        bytes: Blob,
+    },
+    /// The answer to a `Checkpoint`: how much of it the follower has.
+    CheckpointAnswer {
+        /// The group.
+        group: GroupId,
+        /// The follower's term.
+        term: Term,
+        /// Which checkpoint.
+        id: CheckpointId,
+        /// The offset of the piece that comes next; all of its bytes when the checkpoint is installed.
+        next: u64,
+    },
+    /// From anybody, when a link comes up and with each answer to a pre-vote: this entry is committed. A receiver that holds it knows that too, then.
+    Committed {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        at: LogPosition,
+    },
+    /// From the leader to a member whose log ends before what it had said was on its disk: its disk has lost something, and it must begin anew
+    /// with a directory of another name, without a vote until it is admitted.
+    LogLost {
+        /// The group.
+        group: GroupId,
+        /// The leader's term.
+        term: Term,
+        /// What had been acknowledged.
+        acknowledged: LogIndex,
     },
 }
 
@@ -324,6 +385,26 @@ pub enum Record {
         /// below what was in memory after a restart, and the leader didn't know it either. Nothing can be checked there.
         chain: u32,
     },
+    /// Takes the place of the one entry of this index, that can't be read; whatever follows it stays.
+    Fill {
+        /// The group.
+        group: GroupId,
+        /// The entry, committed, as another server has it.
+        entry: Entry,
+        /// The running check up to and including it; 0 if it isn't known.
+        chain: u32,
+    },
+    /// The group's log begins anew behind a checkpoint that is durable: all entries before are void.
+    Base {
+        /// The group.
+        group: GroupId,
+        /// The last entry that is in the checkpoint.
+        at: LogPosition,
+        /// The running check up to and including it.
+        chain: u32,
+        /// The members entry in force there.
+        members: Entry,
+    },
 }
 
 /// What recovery found for one group; all of it is synced.
@@ -331,12 +412,42 @@ pub enum Record {
 pub struct Recovered {
     /// The last hard state, with the highest commit position that any record carried.
     pub state: HardState,
+    /// The entry before the first that the log holds: what is at or before it is only in a checkpoint. 0 for a log that holds all.
+    pub base: LogPosition,
+    /// The running check over the log up to and including `base`; 0 if it isn't known.
+    pub base_chain: u32,
     /// The last entry.
     pub last: LogPosition,
     /// The running check over the log up to and including the last entry; 0 if it isn't known.
     pub last_chain: u32,
-    /// The first index of each term that the log has, ascending: (index, term).
+    /// The first index of each term that the log has, ascending: (index, term). Of the term of `base` only that it is there.
     pub terms: Vec<(LogIndex, Term)>,
-    /// The members entry that is in force (the last one), if there is any.
-    pub members: Option<Entry>,
+    /// The members entries, ascending: the last one that was committed when the log's first segment began, and those after it.
+    pub members: Vec<Entry>,
+    /// Entries after `base` that the log should hold and that can't be read, ascending.
+    pub holes: Vec<Hole>,
+}
+
+/// An entry that a log should hold and that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hole {
+    /// Its index.
+    pub index: LogIndex,
+    /// Its term, if what is left of the record says it.
+    pub term: Option<Term>,
+}
+
+/// The name of a checkpoint: whatever server made it, the same name stands for the same bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CheckpointId {
+    /// The last entry that is in it.
+    pub at: LogPosition,
+    /// The running check over the log up to and including that entry.
+    pub chain: u32,
+    /// The digest of the state.
+    pub digest: u64,
+    /// Bytes of its portable form.
+    pub bytes: u64,
+    /// CRC-32C of these bytes.
+    pub check: u32,
 }

@@ -29,12 +29,16 @@ use std::sync::Arc;
 use crate::cluster::durable::Durability;
 use crate::cluster::entries::Entries;
 use crate::cluster::heartbeat::Peer;
-use crate::cluster::message::{Datagram, Entry, HardState, LogPosition, Members, Message, Record, Recovered, Sender};
+use crate::cluster::message::{
+    CheckpointId, Datagram, Entry, HardState, LogPosition, Members, Message, Record, Recovered, Sender,
+};
 use crate::cluster::read::Reads;
 use crate::cluster::role::{RoleState, Seeking};
 use crate::config::Config;
 use crate::rng::Rng;
-use crate::types::{Boot, ClusterId, DirectoryId, Level, LogIndex, Now, RingPosition, ServerId, Span, Term, Tick};
+use crate::types::{
+    Blob, Boot, ClusterId, DirectoryId, Level, LogIndex, Now, RingPosition, ServerId, Span, Term, Tick,
+};
 
 /// What a server is in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +53,15 @@ pub enum Role {
     Learner,
 }
 
+/// What entries are read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// The next append to a follower.
+    Append,
+    /// The answer to a server that can't read its own.
+    Fetch,
+}
+
 /// Something that should happen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
@@ -58,11 +71,13 @@ pub enum Output {
     Datagram(Datagram),
     /// Append this to the log; call [`Cluster::appended`] with the id of the append that it went into.
     Record(Record),
-    /// A follower is behind the cache: read entries for it and hand them to [`Cluster::entries_read`]. At most one is
-    /// outstanding for each follower.
+    /// Another server needs entries that aren't in memory: read them and hand them to [`Cluster::entries_read`]. At most one of each purpose is
+    /// outstanding for each server.
     ReadEntries {
         /// For whom.
         follower: ServerId,
+        /// For what.
+        purpose: Purpose,
         /// The first.
         from: LogIndex,
         /// The last that is wanted.
@@ -88,6 +103,27 @@ pub enum Output {
     },
     /// The members and our configuration differ; the process must end with this message.
     Misconfigured(String),
+    /// Read a piece of a checkpoint for a follower and hand it to [`Cluster::checkpoint_read`]: of this one, or of the oldest there is. At most one
+    /// is outstanding for each follower.
+    ReadCheckpoint {
+        /// For whom.
+        follower: ServerId,
+        /// Which.
+        id: Option<CheckpointId>,
+        /// Where the piece begins.
+        offset: u64,
+    },
+    /// Store a piece of the leader's checkpoint, and hand what comes of it to [`Cluster::checkpoint_stored`].
+    StoreCheckpoint {
+        /// Which.
+        id: CheckpointId,
+        /// Where the piece begins.
+        offset: u64,
+        /// The piece.
+        bytes: Blob,
+    },
+    /// This directory's word doesn't count any more.
+    Renounce(String),
 }
 
 /// The replicated log of one server and all that decides about it.
@@ -177,7 +213,7 @@ impl Cluster {
             announced: None,
             config,
         };
-        cluster.members = cluster.recovered_members(recovered.members.as_ref())?;
+        cluster.members = cluster.recovered_members(recovered.members.last())?;
         cluster.commit = recovered.state.commit.min(recovered.last.index);
         cluster.hard.commit = cluster.commit;
         cluster.first_entry_durable();

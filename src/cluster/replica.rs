@@ -55,8 +55,14 @@ impl Cluster {
             Message::TransferNow { term, .. } => self.on_transfer_now(from, term),
             Message::ReadIndex { id, .. } => self.on_read_index(from, id),
             Message::ReadIndexAnswer { id, index, .. } => self.on_read_index_answer(from, id, index),
+            Message::Fetch { .. }
+            | Message::Fetched { .. }
+            | Message::Checkpoint { .. }
+            | Message::CheckpointAnswer { .. }
+            | Message::Committed { .. }
+            | Message::LogLost { .. } => {}
             Message::Form { members } => self.on_form(from, members),
-            Message::Hello { cluster, members } => self.on_hello(from, cluster, members),
+            Message::Hello { cluster, members, .. } => self.on_hello(from, cluster, members),
         }
     }
 
@@ -397,6 +403,12 @@ fn group_of(message: &Message) -> Option<GroupId> {
         | Message::Append { group, .. }
         | Message::AppendAnswer { group, .. }
         | Message::TransferNow { group, .. }
+        | Message::Fetch { group, .. }
+        | Message::Fetched { group, .. }
+        | Message::Checkpoint { group, .. }
+        | Message::CheckpointAnswer { group, .. }
+        | Message::Committed { group, .. }
+        | Message::LogLost { group, .. }
         | Message::ReadIndex { group, .. }
         | Message::ReadIndexAnswer { group, .. } => Some(*group),
     }

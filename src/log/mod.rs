@@ -34,7 +34,7 @@ mod testing;
 
 pub use crate::cluster::message::{HardState, Record, Recovered};
 
-use crate::cluster::message::Entry;
+use crate::cluster::message::{Entry, Hole};
 use crate::types::{AppendId, GroupId, LogIndex, Position, RoomId, Seq};
 
 /// What one turn of the node hands to the log writer.
@@ -108,10 +108,24 @@ pub enum ReadAnswer {
         token: u64,
         /// The room.
         room: RoomId,
-        /// The position of the first item, or where the next one will be if there is none.
+        /// The position of the first item, or where the next one will be if there is none. Later than what was asked for if
+        /// that isn't kept any more.
         start: Position,
+        /// How many messages the room has before `start`.
+        before: Seq,
         /// What there is: (position, number or 0, entry).
         items: Vec<(Position, Seq, Entry)>,
+    },
+    /// What was asked for can't be read; it can be asked for again when the holes are filled.
+    Damaged {
+        /// Of the question.
+        token: u64,
+        /// The group.
+        group: GroupId,
+        /// The entries that can't be read.
+        holes: Vec<Hole>,
+        /// Where, and what is wrong: file and offset.
+        what: String,
     },
 }
 

@@ -101,6 +101,7 @@ impl<D: Disk> Reader<D> {
                     token,
                     room,
                     start,
+                    before: crate::types::Seq(0),
                     items: items.collect(),
                 })
             }
@@ -286,6 +287,7 @@ mod tests {
         match answer {
             ReadAnswer::Entries { entries, .. } => entries.iter().map(|entry| entry.index.0).collect(),
             ReadAnswer::Items { items, .. } => items.iter().map(|(_, _, entry)| entry.index.0).collect(),
+            ReadAnswer::Damaged { what, .. } => panic!("{what}"),
         }
     }
 
@@ -343,6 +345,7 @@ mod tests {
             token: 9,
             room: RoomId(8),
             start: Position(1),
+            before: Seq(0),
             items: Vec::new(),
         };
         assert_eq!(unknown, nothing);

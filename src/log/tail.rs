@@ -76,7 +76,8 @@ impl Tail {
             last: self.last,
             last_chain: self.chain,
             terms: self.terms.clone(),
-            members: self.members.last().cloned(),
+            members: self.members.clone(),
+            ..Recovered::default()
         }
     }
 }

@@ -120,7 +120,7 @@ pub(super) fn read_all<D: Disk>(reader: &mut Reader<D>) -> Vec<Entry> {
                 assert_eq!(entries[0].index, from);
                 all.extend(entries);
             }
-            ReadAnswer::Items { .. } => panic!("items weren't asked for"),
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -152,6 +152,7 @@ impl Model {
                 self.chains.push(*chain);
                 self.term = entry.term;
             }
+            Record::Fill { .. } | Record::Base { .. } => panic!("not kept here yet"),
         }
     }
 
@@ -199,8 +200,10 @@ impl Model {
             members: self
                 .entries
                 .iter()
-                .rfind(|entry| entry.kind == EntryKind::Members)
-                .cloned(),
+                .filter(|entry| entry.kind == EntryKind::Members)
+                .cloned()
+                .collect(),
+            ..Recovered::default()
         }
     }
 }

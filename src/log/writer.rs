@@ -215,6 +215,7 @@ impl<D: Disk> Log<D> {
                     tail.entry(at, entry.kind, &entry.payload, *chain);
                     self.entries.push((*group, entry.index, lsn));
                 }
+                Record::Fill { .. } | Record::Base { .. } => {}
             }
             // The append as a whole is reported later; until then its first part is merely durable early.
             if self.buffer.len() >= LOG_BATCH_BYTES_MAX {

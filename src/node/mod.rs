@@ -98,6 +98,8 @@ impl Node {
             directory,
             boot,
             recovered,
+            state,
+            replaced: _,
             seed,
         } = setup;
         let cluster = Cluster::new(Arc::clone(&config), me, directory, boot, recovered, now, seed)?;
@@ -107,7 +109,7 @@ impl Node {
             started: now.tick,
             now,
             cluster,
-            state: State::new(),
+            state,
             doors: doors::Doors::default(),
             fanout: fanout::Fanout::default(),
             office: office::Office::default(),
@@ -159,6 +161,7 @@ impl Node {
                 self.cluster.persisted(now, id);
             }
             Input::Read(answer) => self.read(answer),
+            Input::Kept(_) => {}
             Input::Timer => self.timer(),
             Input::Stop => {
                 self.stopping = true;
@@ -365,6 +368,7 @@ impl Node {
             Output::Record(record) => records.push(record),
             Output::ReadEntries {
                 follower,
+                purpose: _,
                 from,
                 to,
                 bytes_max,
@@ -383,6 +387,8 @@ impl Node {
             Output::ReadDone { token, index } => self.question_answered(token, index),
             Output::LeaderChanged => self.leader_changed(),
             Output::Event { level, text } => self.effects.push_back(Effect::Event(Event { level, text })),
+            Output::ReadCheckpoint { .. } | Output::StoreCheckpoint { .. } => {}
+            Output::Renounce(text) => self.effects.push_back(Effect::Renounce(text)),
             Output::Misconfigured(text) => self.effects.push_back(Effect::Misconfigured(text)),
         }
     }
@@ -427,7 +433,9 @@ impl Node {
 
     fn read(&mut self, answer: ReadAnswer) {
         let token = match &answer {
-            ReadAnswer::Entries { token, .. } | ReadAnswer::Items { token, .. } => *token,
+            ReadAnswer::Entries { token, .. } | ReadAnswer::Items { token, .. } | ReadAnswer::Damaged { token, .. } => {
+                *token
+            }
         };
         let Some(reading) = self.readings.remove(&token) else {
             return;

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::chat::State;
 use crate::cluster::message::{Datagram, Recovered};
 use crate::config::Config;
+use crate::keep::{KeepJob, Kept};
 use crate::log::{Append, ItemRef, ReadAnswer, ReadRequest};
-use crate::types::{AppendId, Boot, ConnId, DirectoryId, Level, ServerId};
+use crate::types::{AppendId, Boot, ConnId, DirectoryId, Level, LogIndex, Position, RoomId, Seq, ServerId};
 use crate::wire::client::{Request, Response};
 use crate::wire::peer::PeerMessage;
 
@@ -22,6 +24,10 @@ pub struct Setup {
     pub boot: Boot,
     /// What its log holds.
     pub recovered: Recovered,
+    /// The state of its last checkpoint; [`State::new`] if there is none.
+    pub state: State,
+    /// Whether its directory is new in the place of one that was lost or can't be trusted.
+    pub replaced: bool,
     /// For whatever is decided at random.
     pub seed: u64,
 }
@@ -55,6 +61,8 @@ pub enum Input {
     Persisted(AppendId),
     /// The reader has an answer.
     Read(ReadAnswer),
+    /// The housekeeper has something to say.
+    Kept(Kept),
     /// The deadline has come, or a turn begins without anything else.
     Timer,
     /// Stop in good order: hand over leadership, then say [`Effect::Stopped`].
@@ -70,6 +78,12 @@ pub enum Effect {
     Index(Vec<ItemRef>),
     /// Ask the reader.
     Read(ReadRequest),
+    /// The rooms begin anew at these last positions and numbers, and nothing before is kept: a checkpoint was installed. Before any later question.
+    Seed(Vec<(RoomId, Position, Seq)>),
+    /// What stands in entries up to this one isn't shown any more. Before any later question.
+    Trim(LogIndex),
+    /// Something for the housekeeper.
+    Keep(KeepJob),
     /// Send this to a server, if the link is there.
     Peer(ServerId, PeerMessage),
     /// Send this datagram to everybody, or to the one server that it is for.
@@ -86,6 +100,8 @@ pub enum Effect {
     Stopped,
     /// The cluster's first entry has come or was found to differ from the configuration: the process must end, with this message.
     Misconfigured(String),
+    /// This directory's word doesn't count any more: the process must begin anew with another, and be filled by the others. In words why.
+    Renounce(String),
 }
 
 /// Something that the operator should read: a line of the log, with its level.

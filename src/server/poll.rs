@@ -424,6 +424,7 @@ impl Server {
                 log::debug!("nothing is left to hand over");
                 self.stage = Stage::Flushing;
             }
+            Effect::Seed(_) | Effect::Trim(_) | Effect::Keep(_) | Effect::Renounce(_) => {}
             Effect::Misconfigured(text) => return Err(Failure::Misconfigured(text)),
         }
         Ok(())

@@ -78,6 +78,8 @@ impl Server {
             directory: dir.directory,
             boot: dir.boot,
             recovered: recovered.unwrap_or_default(),
+            state: crate::chat::State::new(),
+            replaced: false,
             seed,
         };
         let node = Node::new(setup, clock.now()).map_err(Failure::Misconfigured)?;

@@ -201,6 +201,8 @@ impl World {
             directory: server.directory,
             boot: server.boot,
             recovered,
+            state: syncnet::chat::State::new(),
+            replaced: false,
             seed: server.rng.draw(),
         };
         let node = match Node::new(setup, server.now(self.now)) {
@@ -464,6 +466,7 @@ impl World {
                     self.end_process(at, true);
                 }
             }
+            Effect::Seed(_) | Effect::Trim(_) | Effect::Keep(_) | Effect::Renounce(_) => {}
             Effect::Misconfigured(text) => self.fail(format!("{}: misconfigured: {text}", server_id(at))),
         }
     }

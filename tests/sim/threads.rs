@@ -28,8 +28,8 @@ pub enum DiskStep {
 /// What an append weighs.
 fn append_bytes(append: &Append) -> usize {
     let record_bytes = |record: &Record| match record {
-        Record::Entry { entry, .. } => entry.payload.len() + limits::RECORD_HEADER_BYTES,
-        Record::State { .. } => limits::RECORD_HEADER_BYTES,
+        Record::Entry { entry, .. } | Record::Fill { entry, .. } => entry.payload.len() + limits::RECORD_HEADER_BYTES,
+        Record::State { .. } | Record::Base { .. } => limits::RECORD_HEADER_BYTES,
     };
     append.records.iter().map(record_bytes).sum::<usize>() + limits::RECORD_HEADER_BYTES
 }

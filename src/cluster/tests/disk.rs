@@ -21,6 +21,7 @@ impl Disk {
                 assert_eq!(self.log.len() as u64 + 1, entry.index.0, "a log without gaps");
                 self.log.push((entry.clone(), *chain));
             }
+            Record::Fill { .. } | Record::Base { .. } => panic!("not kept here yet"),
         }
     }
 
@@ -44,7 +45,8 @@ impl Disk {
             }),
             last_chain: last.map_or(0, |&(_, chain)| chain),
             terms,
-            members: self.log.first().map(|(entry, _)| entry.clone()),
+            members: self.log.first().map(|(entry, _)| entry.clone()).into_iter().collect(),
+            ..Recovered::default()
         }
     }
 }

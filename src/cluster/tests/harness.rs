@@ -473,6 +473,7 @@ impl World {
                     from,
                     to,
                     bytes_max,
+                    ..
                 } => {
                     assert!(from <= to && bytes_max > 0);
                     let it = &self.servers[&server];
@@ -503,6 +504,7 @@ impl World {
                 }
                 Output::LeaderChanged => {}
                 Output::Event { level, text } => self.events.push((self.now, server, level, text)),
+                Output::ReadCheckpoint { .. } | Output::StoreCheckpoint { .. } | Output::Renounce(_) => {}
                 Output::Misconfigured(text) => self.misconfigured.push((server, text)),
             }
         }

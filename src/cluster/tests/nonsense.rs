@@ -114,6 +114,7 @@ pub fn message(rng: &mut Rng) -> Message {
             1 => Message::Hello {
                 cluster: ClusterId(number(rng)),
                 members: number(rng),
+                replaced: rng.chance(50),
             },
             _ => Message::Ping,
         },
