@@ -52,6 +52,13 @@ pub enum Kept {
         /// Which.
         id: CheckpointId,
     },
+    /// A checkpoint that was asked for can't be made now.
+    Unmade {
+        /// The entry.
+        index: LogIndex,
+        /// Why not.
+        why: String,
+    },
     /// A checkpoint that was made from the disk has another digest than the live state: one of the two is wrong.
     Differs {
         /// The entry.

@@ -115,6 +115,15 @@ impl Node {
         None
     }
 
+    /// What was read for a state that is no more isn't taken any more.
+    pub(super) fn forget_applying(&mut self) {
+        self.readings.retain(|_, reading| *reading != Reading::Apply);
+        self.applying = Applying {
+            caught_up: self.applying.caught_up,
+            ..Applying::default()
+        };
+    }
+
     fn apply_entry(&mut self, entry: &Entry, turn: &mut Turn) {
         let index = entry.index;
         match entry.kind {
@@ -133,6 +142,9 @@ impl Node {
         }
         if index.0.is_multiple_of(limits::DIGEST_EVERY) {
             self.cluster.digest(index, self.state.digest());
+        }
+        if index.0.is_multiple_of(self.config.log.checkpoint_every) {
+            self.keeping.checkpoint_due(index, self.state.digest());
         }
     }
 

@@ -5,11 +5,12 @@
 //! seed that it was given. May call `cluster`, `chat`, `wire` and the shapes of `log`.
 //!
 //! Reading order: `seam` (what goes in and out), this file (the turn), [`doors`] (what is owed to each client), `requests` (what clients ask),
-//! `applying` (from committed entry to acknowledgement and item), [`office`] (what the leader adds), [`fanout`] (cursors).
+//! `applying` (from committed entry to acknowledgement and item), `keeping` (checkpoints, damage), [`office`] (what the leader adds), [`fanout`] (cursors).
 
 mod applying;
 mod doors;
 pub mod fanout;
+mod keeping;
 mod office;
 mod requests;
 mod seam;
@@ -23,11 +24,11 @@ use std::sync::Arc;
 
 use crate::chat::State;
 use crate::cluster::message::{Record, Sender};
-use crate::cluster::{Cluster, Output, Role};
+use crate::cluster::{Cluster, Output, Purpose, Role};
 use crate::config::{Config, Routing};
 use crate::limits;
-use crate::log::{Append, ItemRef, ReadAnswer, ReadRequest};
-use crate::types::{AppendId, Blob, ConnId, GroupId, LogIndex, Now, ServerId, Span, Tick};
+use crate::log::{Append, ItemRef, ReadAnswer, ReadFrom, ReadRequest};
+use crate::types::{AppendId, Blob, ConnId, GroupId, LogIndex, Now, RoomId, ServerId, Span, Tick};
 use crate::wire::client::{Ack, Response};
 use crate::wire::peer::PeerMessage;
 
@@ -39,12 +40,12 @@ const APPLIES_STUCK: Span = Span::from_ms(500);
 /// What the reader was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Reading {
-    /// Entries for a follower that is behind the cache.
-    Follower(ServerId),
+    /// Entries for another server: for the next append, or because it can't read its own.
+    Follower(ServerId, Purpose, LogIndex),
     /// Committed entries to be applied: after a start.
     Apply,
     /// A room's items for cursors; the fan-out's token.
-    Items(u64),
+    Items(u64, RoomId, ReadFrom),
 }
 
 /// One server of the cluster, without its sockets, files and clocks.
@@ -59,6 +60,7 @@ pub struct Node {
     doors: doors::Doors,
     fanout: fanout::Fanout,
     office: office::Office,
+    keeping: keeping::Keeping,
     applying: applying::Applying,
     questions: requests::Questions,
     /// Commands of this server's clients that go to the leader this turn.
@@ -113,6 +115,7 @@ impl Node {
             doors: doors::Doors::default(),
             fanout: fanout::Fanout::default(),
             office: office::Office::default(),
+            keeping: keeping::Keeping::default(),
             applying: applying::Applying::default(),
             questions: requests::Questions::default(),
             commands: Vec::new(),
@@ -161,7 +164,7 @@ impl Node {
                 self.cluster.persisted(now, id);
             }
             Input::Read(answer) => self.read(answer),
-            Input::Kept(_) => {}
+            Input::Kept(kept) => self.kept(kept),
             Input::Timer => self.timer(),
             Input::Stop => {
                 self.stopping = true;
@@ -201,6 +204,7 @@ impl Node {
             self.doors.deadline(),
             office,
             stuck,
+            self.keeping.deadline(),
             self.questions.deadline(),
             notice,
             touch,
@@ -284,6 +288,7 @@ impl Node {
         let now = self.now;
         self.cluster.timer(now);
         self.ask_again();
+        self.read_again();
         self.retry_due();
         if now.tick >= self.touch_at {
             self.touch_at = now.tick.after(limits::TOUCH_INTERVAL);
@@ -314,6 +319,7 @@ impl Node {
         if !turn.refs.is_empty() {
             self.effects.push_back(Effect::Index(std::mem::take(&mut turn.refs)));
         }
+        self.keep();
         self.effects.append(&mut turn.later);
         while let Some((&conn, _)) = self.acks.first_key_value() {
             self.send_acks(conn);
@@ -368,12 +374,12 @@ impl Node {
             Output::Record(record) => records.push(record),
             Output::ReadEntries {
                 follower,
-                purpose: _,
+                purpose,
                 from,
                 to,
                 bytes_max,
             } => {
-                let token = self.ask(Reading::Follower(follower));
+                let token = self.ask(Reading::Follower(follower, purpose, from));
                 let group = GroupId::ROOT;
                 let request = ReadRequest::Entries {
                     token,
@@ -387,7 +393,8 @@ impl Node {
             Output::ReadDone { token, index } => self.question_answered(token, index),
             Output::LeaderChanged => self.leader_changed(),
             Output::Event { level, text } => self.effects.push_back(Effect::Event(Event { level, text })),
-            Output::ReadCheckpoint { .. } | Output::StoreCheckpoint { .. } => {}
+            Output::ReadCheckpoint { follower, id, offset } => self.read_piece(follower, id, offset),
+            Output::StoreCheckpoint { id, offset, bytes } => self.store_piece(id, offset, bytes),
             Output::Renounce(text) => self.effects.push_back(Effect::Renounce(text)),
             Output::Misconfigured(text) => self.effects.push_back(Effect::Misconfigured(text)),
         }
@@ -441,11 +448,12 @@ impl Node {
             return;
         };
         match (reading, answer) {
-            (Reading::Follower(follower), ReadAnswer::Entries { from, entries, .. }) => {
-                self.cluster.entries_read(self.now, follower, from, entries);
+            (reading, ReadAnswer::Damaged { holes, what, .. }) => self.unreadable(reading, &holes, what),
+            (Reading::Follower(follower, purpose, _), ReadAnswer::Entries { from, entries, .. }) => {
+                self.cluster.entries_read(self.now, follower, purpose, from, entries);
             }
             (Reading::Apply, ReadAnswer::Entries { entries, .. }) => self.applying.answer(self.now.tick, entries),
-            (Reading::Items(token), ReadAnswer::Items { room, start, items, .. }) => {
+            (Reading::Items(token, ..), ReadAnswer::Items { room, start, items, .. }) => {
                 self.items_read(token, room, start, &items);
             }
             (_, answer) => panic!("the reader answered another question: {answer:?}"),
@@ -463,7 +471,7 @@ impl Node {
     /// What cursors have come to: connections with something to send, questions to the reader, ends.
     fn deliver(&mut self) {
         for wanted in self.fanout.drain_wanted() {
-            let token = self.ask(Reading::Items(wanted.token));
+            let token = self.ask(Reading::Items(wanted.token, wanted.room, wanted.from));
             let request = ReadRequest::Items {
                 token,
                 room: wanted.room,
