@@ -7,7 +7,7 @@ use syncnet::cli::{Line, syncnetd};
 use syncnet::config::{self, Config};
 use syncnet::server::Failure;
 use syncnet::server::logging::Logging;
-use syncnet::server::poll::Server;
+use syncnet::server::poll::{Ending, Server};
 use syncnet::types::ServerId;
 
 fn main() -> ExitCode {
@@ -76,11 +76,17 @@ fn serve(config: Config, me: ServerId, path: &Path, data: &Path, logging: Loggin
             own.client_port, own.peer_port
         )
     });
-    let server = Server::start(config, me, data, logging)?;
-    log::info!("{me} listens: {ports}");
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    server.run()?;
+    let mut renounced = None;
+    loop {
+        let server = Server::start(config.clone(), me, data, renounced.as_deref(), logging.clone())?;
+        log::info!("{me} listens: {ports}");
+        // Without systemd there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        match server.run()? {
+            Ending::Stopped => break,
+            Ending::Renounced(why) => renounced = Some(why),
+        }
+    }
     log::info!("{me} has stopped");
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::limits::{
     ANSWERS_MAX, APPEND_PLACES_FOR_VOTES, LOG_BATCH_BYTES_MAX, PREWRITE_PAUSE, PREWRITE_RETRY, READ_JOBS_MAX,
     SEAL_AFTER, UNPERSISTED_APPENDS_MAX,
 };
-use crate::types::{AppendId, Span};
+use crate::types::{AppendId, LogIndex, Position, RoomId, Seq, Span};
 
 /// Wakes the loop: called after answers were put into the channel.
 pub type Notify = Arc<dyn Fn() + Send + Sync>;
@@ -27,6 +27,10 @@ pub type Notify = Arc<dyn Fn() + Send + Sync>;
 pub enum ReaderJob {
     /// Remember these items.
     Index(Vec<ItemRef>),
+    /// Begin anew with rooms that end at these positions and numbers.
+    Seed(Vec<(RoomId, Position, Seq)>),
+    /// Don't show what stands in entries up to this one.
+    Trim(LogIndex),
     /// Answer this.
     Read(ReadRequest),
 }
@@ -187,6 +191,14 @@ fn read<D: Disk>(mut reader: Reader<D>, jobs: &Receiver<ReaderJob>, answers: &An
         let answer = match job {
             ReaderJob::Index(items) => {
                 reader.index(&items);
+                continue;
+            }
+            ReaderJob::Seed(rooms) => {
+                reader.seed(rooms, &[]);
+                continue;
+            }
+            ReaderJob::Trim(index) => {
+                reader.trim(index);
                 continue;
             }
             ReaderJob::Read(request) => reader.read(&request),

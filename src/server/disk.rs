@@ -8,17 +8,37 @@ use std::time::Duration;
 
 use crossbeam_channel::TrySendError;
 
+use crate::keep::worker::KeepWorker;
+use crate::keep::{KeepJob, Kept};
 use crate::log::worker::{Answer, ReaderJob, Workers};
-use crate::log::{Append, ItemRef, ReadRequest};
-use crate::types::AppendId;
+use crate::log::{Append, ItemRef, ReadAnswer, ReadRequest};
+use crate::types::{AppendId, LogIndex, Position, RoomId, Seq};
+
+/// What one of the threads has to say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Told {
+    /// All appends up to this one are durable.
+    Persisted(AppendId),
+    /// The answer to a question.
+    Read(ReadAnswer),
+    /// From the housekeeper.
+    Kept(Kept),
+    /// The disk failed. The process must end.
+    Failed {
+        /// What happened.
+        what: String,
+    },
+}
 
 /// The worker threads, and what doesn't fit into their channels yet. The node bounds what it leaves unpersisted by less than a
 /// channel holds; the queues here are for the turn in which that isn't enough, and while they hold anything no client is read.
 #[derive(Debug)]
 pub struct LogWorkers {
     workers: Workers,
+    keeper: KeepWorker,
     appends: VecDeque<Append>,
     reads: VecDeque<ReaderJob>,
+    jobs: VecDeque<KeepJob>,
     /// The last append that somebody waits for.
     wanted: AppendId,
     /// The last that is durable.
@@ -30,11 +50,13 @@ pub struct LogWorkers {
 impl LogWorkers {
     /// With these threads.
     #[must_use]
-    pub fn new(workers: Workers) -> LogWorkers {
+    pub fn new(workers: Workers, keeper: KeepWorker) -> LogWorkers {
         LogWorkers {
             workers,
+            keeper,
             appends: VecDeque::new(),
             reads: VecDeque::new(),
+            jobs: VecDeque::new(),
             wanted: AppendId(0),
             durable: AppendId(0),
             lost: false,
@@ -57,6 +79,21 @@ impl LogWorkers {
         }
     }
 
+    /// The rooms begin anew.
+    pub fn seed(&mut self, rooms: Vec<(RoomId, Position, Seq)>) {
+        self.reads.push_back(ReaderJob::Seed(rooms));
+    }
+
+    /// What stands in entries up to this one isn't shown any more.
+    pub fn trim(&mut self, index: LogIndex) {
+        self.reads.push_back(ReaderJob::Trim(index));
+    }
+
+    /// For the housekeeper.
+    pub fn keep(&mut self, job: KeepJob) {
+        self.jobs.push_back(job);
+    }
+
     /// To be answered.
     pub fn read(&mut self, request: ReadRequest) {
         self.reads.push_back(ReaderJob::Read(request));
@@ -66,6 +103,7 @@ impl LogWorkers {
     pub fn push(&mut self) {
         self.lost |= hand_over(&mut self.appends, |append| self.workers.appends.try_send(append));
         self.lost |= hand_over(&mut self.reads, |job| self.workers.reads.try_send(job));
+        self.lost |= hand_over(&mut self.jobs, |job| self.keeper.jobs.try_send(job));
     }
 
     /// Whether more was wanted than the threads have room for.
@@ -81,19 +119,24 @@ impl LogWorkers {
     }
 
     /// The next answer. A thread that is gone without a word has failed too.
-    pub fn answer(&mut self) -> Option<Answer> {
-        match self.workers.answers.try_recv() {
-            Ok(answer) => {
-                if let Answer::Persisted(id) = answer {
-                    self.durable = id;
-                }
-                Some(answer)
+    pub fn answer(&mut self) -> Option<Told> {
+        let told = match self.workers.answers.try_recv() {
+            Ok(Answer::Persisted(id)) => {
+                self.durable = id;
+                Told::Persisted(id)
             }
-            Err(_) if self.lost => Some(Answer::Failed {
-                what: "a thread of the log has ended".to_owned(),
-            }),
-            Err(_) => None,
-        }
+            Ok(Answer::Read(answer)) => Told::Read(answer),
+            Ok(Answer::Failed { what }) => Told::Failed { what },
+            Err(_) => match self.keeper.answers.try_recv() {
+                Ok(Ok(kept)) => Told::Kept(kept),
+                Ok(Err(what)) => Told::Failed { what },
+                Err(_) if self.lost => Told::Failed {
+                    what: "a thread of the log has ended".to_owned(),
+                },
+                Err(_) => return None,
+            },
+        };
+        Some(told)
     }
 
     /// Ends the threads in good order, but waits no longer than `limit`: a disk that hangs must not keep a process that was told to
@@ -101,8 +144,9 @@ impl LogWorkers {
     #[must_use]
     pub fn stop(self, limit: Duration) -> Option<String> {
         let (done, wait) = mpsc::channel();
-        let workers = self.workers;
+        let (workers, keeper) = (self.workers, self.keeper);
         let waiting = thread::Builder::new().name("log-stop".to_owned()).spawn(move || {
+            keeper.stop();
             let _ = done.send(workers.stop());
         });
         waiting.ok()?;

@@ -10,7 +10,7 @@ use mio::{Events, Poll, Token};
 use super::clients::Clients;
 use super::clock::Clock;
 use super::datagrams::{Datagrams, Heard};
-use super::disk::LogWorkers;
+use super::disk::{LogWorkers, Told};
 use super::listener::{Accepted, Listener};
 use super::logging::Logging;
 use super::peers::Peers;
@@ -20,7 +20,6 @@ use super::timers::Timers;
 use super::{Alarm, Context, Door, Failure, Ids};
 use crate::limits;
 use crate::log::directory::DataDir;
-use crate::log::worker::Answer;
 use crate::node::{Effect, Input, Node};
 use crate::types::{ConnId, Level, Now, ServerId, Tick};
 
@@ -58,6 +57,15 @@ enum Stage {
     Over,
 }
 
+/// How a server came to its end in good order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// As somebody asked.
+    Stopped,
+    /// Its data directory is to be set aside, for this reason, and the server to begin anew.
+    Renounced(String),
+}
+
 /// A server that runs.
 pub struct Server {
     pub(super) poll: Poll,
@@ -80,6 +88,8 @@ pub struct Server {
     pub(super) _data: DataDir,
     pub(super) scratch: Vec<u8>,
     stage: Stage,
+    /// Why this directory's word doesn't count any more.
+    renounced: Option<String>,
 }
 
 impl std::fmt::Debug for Server {
@@ -147,6 +157,7 @@ impl Server {
             _data: parts.data,
             scratch: vec![0; SCRATCH_BYTES],
             stage: Stage::Running,
+            renounced: None,
         }
     }
 
@@ -154,13 +165,17 @@ impl Server {
     ///
     /// # Errors
     /// Why it can't go on. The process must end then, without another attempt to write anything.
-    pub fn run(mut self) -> Result<(), Failure> {
+    pub fn run(mut self) -> Result<Ending, Failure> {
         let mut events = Events::with_capacity(limits::EVENTS_PER_TURN);
         self.peers.dial_all(context!(self));
         self.settle()?;
         while self.turn(&mut events)? {}
         let failed = self.disk.stop(WORKERS_END);
-        failed.map_or(Ok(()), |what| Err(Failure::of_disk(what)))
+        match (failed, self.renounced) {
+            (Some(what), _) => Err(Failure::of_disk(what)),
+            (None, Some(why)) => Ok(Ending::Renounced(why)),
+            (None, None) => Ok(Ending::Stopped),
+        }
     }
 
     /// One turn; false when it was the last.
@@ -186,7 +201,7 @@ impl Server {
                 .read(&mut self.node, &mut self.scratch, context!(self, sender));
         }
         self.settle()?;
-        Ok(more && !self.is_done())
+        Ok(more && self.renounced.is_none() && !self.is_done())
     }
 
     /// When the next turn must begin at the latest.
@@ -302,10 +317,11 @@ impl Server {
     fn take_answers(&mut self) -> Result<(), Failure> {
         while let Some(answer) = self.disk.answer() {
             match answer {
-                Answer::Persisted(id) => self.node.step(self.now, Input::Persisted(id)),
-                Answer::Read(answer) => self.node.step(self.now, Input::Read(answer)),
+                Told::Persisted(id) => self.node.step(self.now, Input::Persisted(id)),
+                Told::Read(answer) => self.node.step(self.now, Input::Read(answer)),
+                Told::Kept(kept) => self.node.step(self.now, Input::Kept(kept)),
                 // Nothing that was said since the last success may be believed; the next start reads the disk anew.
-                Answer::Failed { what } => return Err(Failure::of_disk(what)),
+                Told::Failed { what } => return Err(Failure::of_disk(what)),
             }
         }
         while let Some((server, addresses)) = self.found.as_ref().and_then(|found| found.try_recv().ok()) {
@@ -424,7 +440,13 @@ impl Server {
                 log::debug!("nothing is left to hand over");
                 self.stage = Stage::Flushing;
             }
-            Effect::Seed(_) | Effect::Trim(_) | Effect::Keep(_) | Effect::Renounce(_) => {}
+            Effect::Seed(rooms) => self.disk.seed(rooms),
+            Effect::Trim(index) => self.disk.trim(index),
+            Effect::Keep(job) => self.disk.keep(job),
+            Effect::Renounce(why) => {
+                log::error!("{why}");
+                self.renounced.get_or_insert(why);
+            }
             Effect::Misconfigured(text) => return Err(Failure::Misconfigured(text)),
         }
         Ok(())

@@ -20,19 +20,27 @@ use super::poll::{CLIENT_DOOR, DATAGRAMS, PEER_DOOR, Parts, SIGNALS, Server, WAK
 use super::resolve::{keep_looking, resolve};
 use super::signals::Signals;
 use crate::config::{Config, ServerConfig};
+use crate::keep::open::{self, Opened};
+use crate::keep::worker;
 use crate::log::directory::{DataDir, DirError};
+use crate::log::disk::RealDisk;
 use crate::log::recovery::{OpenError, Options};
 use crate::log::worker::spawn;
-use crate::log::writer::Log;
 use crate::node::{Node, Setup};
 use crate::types::{GroupId, ServerId};
 
 impl Server {
-    /// Starts a server of the cluster; it listens when this returns.
+    /// Starts a server of the cluster; it listens when this returns. `renounced` says why its directory is to be set aside first.
     ///
     /// # Errors
     /// Why it can't run here.
-    pub fn start(config: Config, me: ServerId, data: &Path, logging: Logging) -> Result<Server, Failure> {
+    pub fn start(
+        config: Config,
+        me: ServerId,
+        data: &Path,
+        renounced: Option<&str>,
+        logging: Logging,
+    ) -> Result<Server, Failure> {
         let config = Arc::new(config);
         let own = config
             .server(me)
@@ -55,20 +63,8 @@ impl Server {
         let datagrams = Datagrams::open(route.clone(), config.secret.clone(), ids, registry, DATAGRAMS)
             .map_err(|error| datagram_failure(&route, &error))?;
 
-        let mut dir = DataDir::open(data, me).map_err(dir_failure)?;
-        let options = Options {
-            segment_size: config.log.segment_size,
-            groups: vec![GroupId::ROOT],
-            reached: dir.log_end,
-        };
-        let opened = Log::open(dir.disk(), dir.directory, &options).map_err(|error| open_failure(data, &error))?;
-        dir.log_reached(opened.log.end()).map_err(dir_failure)?;
+        let (dir, opened) = open_data(&config, me, data, renounced)?;
         report(&opened.report);
-        let recovered = opened
-            .groups
-            .iter()
-            .find(|(group, _)| *group == GroupId::ROOT)
-            .map(|(_, recovered)| recovered.clone());
 
         let seed = getrandom::u64()
             .map_err(|error| Failure::Failed(format!("the system gives no random numbers: {error}")))?;
@@ -77,9 +73,9 @@ impl Server {
             me,
             directory: dir.directory,
             boot: dir.boot,
-            recovered: recovered.unwrap_or_default(),
-            state: crate::chat::State::new(),
-            replaced: false,
+            recovered: opened.recovered,
+            state: opened.state,
+            replaced: dir.replaced,
             seed,
         };
         let node = Node::new(setup, clock.now()).map_err(Failure::Misconfigured)?;
@@ -89,7 +85,9 @@ impl Server {
             // The only failure is a full counter, and then the loop is awake already.
             let _ = wake.wake();
         });
-        let workers = spawn(opened.log, opened.reader, notify).map_err(system("no thread for the log"))?;
+        let workers =
+            spawn(opened.log, opened.reader, notify.clone()).map_err(system("no thread for the log"))?;
+        let keeper = worker::spawn(opened.keeper, notify).map_err(system("no thread for the log"))?;
         let found = if hosts.missing.is_empty() {
             None
         } else {
@@ -111,7 +109,7 @@ impl Server {
             poll,
             clock,
             node,
-            disk: LogWorkers::new(workers),
+            disk: LogWorkers::new(workers, keeper),
             client_door,
             peer_door,
             clients: Clients::new(clients_max),
@@ -127,6 +125,51 @@ impl Server {
                 .collect(),
             data: dir,
         }))
+    }
+}
+
+/// Opens the data directory and all that is in it. What can't be trusted is set aside, if there are others to be filled from.
+fn open_data(
+    config: &Config,
+    me: ServerId,
+    data: &Path,
+    renounced: Option<&str>,
+) -> Result<(DataDir, Opened<RealDisk>), Failure> {
+    let is_alone = config.servers.len() == 1;
+    let mut why = renounced.map(ToOwned::to_owned);
+    loop {
+        if let Some(why) = why.take() {
+            let place = DataDir::set_aside(data, me, &why).map_err(dir_failure)?;
+            log::error!(
+                "{why}; what there was is kept in {}; this server begins anew and is filled by the others, without a vote until then",
+                place.display()
+            );
+        }
+        let mut dir = match DataDir::open(data, me) {
+            Ok(dir) => dir,
+            Err(error @ DirError::Damaged { .. }) if !is_alone => {
+                why = Some(error.to_string());
+                continue;
+            }
+            Err(error) => return Err(dir_failure(error)),
+        };
+        let options = Options {
+            segment_size: config.log.segment_size,
+            groups: vec![GroupId::ROOT],
+            reached: dir.log_end,
+            checkpoint: None,
+        };
+        match open::open(dir.disk(), dir.directory, &options) {
+            Ok(opened) => {
+                if is_alone && let Some(text) = opened.report.damaged_places().first() {
+                    return Err(Failure::Damaged(format!("{text} (in {})", data.display())));
+                }
+                dir.log_reached(opened.log.end()).map_err(dir_failure)?;
+                return Ok((dir, opened));
+            }
+            Err(error @ OpenError::Untrusted { .. }) if !is_alone => why = Some(error.to_string()),
+            Err(error) => return Err(open_failure(data, &error)),
+        }
     }
 }
 

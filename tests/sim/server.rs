@@ -77,6 +77,9 @@ pub struct Process {
     pub(super) persisted: AppendId,
     pub(super) jobs: VecDeque<ReaderJob>,
     pub(super) reading: bool,
+    pub(super) keeper: Keeper<ServerDisk>,
+    /// When the housekeeper gets on.
+    pub(super) keep_at: Option<Tick>,
     datagrams: u64,
     /// Connections whose subscriptions may have something.
     pub ready: BTreeSet<u64>,
@@ -219,6 +222,8 @@ impl World {
             persisted: AppendId(0),
             jobs: VecDeque::new(),
             reading: false,
+            keeper: opened.keeper,
+            keep_at: None,
             datagrams: 0,
             ready: BTreeSet::new(),
         }));
@@ -228,6 +233,7 @@ impl World {
         self.net_started(at);
         let step = DiskStep::Prewrite;
         self.later(Span::from_ms(5), Happening::Disk { server: at, life, step });
+        self.keep_at(at, self.now.after(Span::from_ms(5)));
         self.wake_server(at);
     }
 
@@ -466,7 +472,10 @@ impl World {
                     self.end_process(at, true);
                 }
             }
-            Effect::Seed(_) | Effect::Trim(_) | Effect::Keep(_) | Effect::Renounce(_) => {}
+            Effect::Seed(rooms) => self.reader_job(at, ReaderJob::Seed(rooms)),
+            Effect::Trim(index) => self.reader_job(at, ReaderJob::Trim(index)),
+            Effect::Keep(job) => self.keep_job(at, job),
+            Effect::Renounce(why) => self.renounce(at, &why),
             Effect::Misconfigured(text) => self.fail(format!("{}: misconfigured: {text}", server_id(at))),
         }
     }

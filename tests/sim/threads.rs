@@ -2,11 +2,13 @@
 //! job after the other. What they do is what the real threads do; how long it takes is drawn.
 
 use syncnet::cluster::message::Record;
+use syncnet::keep::keeper::Step;
+use syncnet::keep::{KeepJob, Kept};
 use syncnet::limits;
 use syncnet::log::Append;
 use syncnet::log::worker::ReaderJob;
 use syncnet::node::Input;
-use syncnet::types::Span;
+use syncnet::types::{Span, Tick};
 
 use super::plan::server_id;
 use super::server::Arrival;
@@ -134,6 +136,71 @@ impl World {
         }
     }
 
+    /// The node has something for the housekeeper, who begins at once if it rests.
+    pub fn keep_job(&mut self, at: usize, job: KeepJob) {
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
+        process.keeper.take(job);
+        self.keep_soon(at);
+    }
+
+    fn keep_soon(&mut self, at: usize) {
+        let server = &mut self.servers[at];
+        let delay = self.plan.read.draw(&mut server.rng);
+        let when = self.now.after(delay);
+        self.keep_at(at, when);
+    }
+
+    /// Has the housekeeper get on at that moment, or before if that is planned.
+    pub fn keep_at(&mut self, at: usize, when: Tick) {
+        let server = &mut self.servers[at];
+        let life = server.life;
+        let Some(process) = &mut server.process else { return };
+        if process.keep_at.is_none_or(|planned| planned > when) {
+            process.keep_at = Some(when);
+            self.at(when, Happening::Keep { server: at, life });
+        }
+    }
+
+    pub fn keep_step(&mut self, at: usize, life: u64) {
+        let server = &mut self.servers[at];
+        if server.life != life {
+            return;
+        }
+        let Some(process) = &mut server.process else { return };
+        if process.keep_at.is_none_or(|planned| planned > self.now) {
+            return;
+        }
+        process.keep_at = None;
+        let step = process.keeper.step();
+        let mut told = false;
+        while let Some(kept) = process.keeper.answer() {
+            match &kept {
+                Kept::Made { .. } => self.counts.one("checkpoints made"),
+                Kept::Installed { .. } => self.counts.one("checkpoint transfers"),
+                Kept::Damaged { .. } => self.counts.one("damage found by housekeeping"),
+                _ => {}
+            }
+            told = true;
+            server.inbox.push_back(Arrival::Input(Input::Kept(kept)));
+        }
+        match step {
+            Ok(Step::More) => self.keep_soon(at),
+            Ok(Step::Rest(span)) => self.keep_at(at, self.now.after(span)),
+            Err(error) => {
+                self.say(|| format!("the disk of {} failed: {error}", server_id(at)));
+                self.counts.one("failed disks");
+                self.end_process(at, true);
+                let after = Span(self.rng.between(100_000, 1_500_000));
+                return self.later(after, Happening::Start { server: at });
+            }
+        }
+        if told {
+            self.wake_server(at);
+        }
+    }
+
     pub fn reader_job(&mut self, at: usize, job: ReaderJob) {
         let Some(process) = &mut self.servers[at].process else {
             return;
@@ -152,7 +219,7 @@ impl World {
             return;
         }
         process.reading = true;
-        let is_index = matches!(process.jobs.front(), Some(ReaderJob::Index(_)));
+        let is_index = !matches!(process.jobs.front(), Some(ReaderJob::Read(_)));
         let delay = if is_index {
             Span(1)
         } else {
@@ -172,6 +239,8 @@ impl World {
         process.reading = false;
         match process.jobs.pop_front() {
             Some(ReaderJob::Index(items)) => process.reader.index(&items),
+            Some(ReaderJob::Seed(rooms)) => process.reader.seed(rooms, &[]),
+            Some(ReaderJob::Trim(index)) => process.reader.trim(index),
             Some(ReaderJob::Read(request)) => match process.reader.read(&request) {
                 Ok(answer) => {
                     server.inbox.push_back(Arrival::Input(Input::Read(answer)));

@@ -25,6 +25,8 @@ pub enum Happening {
     Disk { server: usize, life: u64, step: DiskStep },
     /// The log reader of a server is done with its next job.
     Read { server: usize, life: u64 },
+    /// The housekeeper of a server's log gets on.
+    Keep { server: usize, life: u64 },
     /// The server is started.
     Start { server: usize },
     /// Something comes out of a link.
@@ -159,6 +161,7 @@ impl World {
             Happening::Turn { server, life } => self.turn(server, life),
             Happening::Disk { server, life, step } => self.disk_step(server, life, step),
             Happening::Read { server, life } => self.read_step(server, life),
+            Happening::Keep { server, life } => self.keep_step(server, life),
             Happening::Start { server } => self.start(server),
             Happening::Bits {
                 from,
@@ -186,7 +189,10 @@ impl World {
 
     fn stopped_process(&self, happening: &Happening) -> Option<usize> {
         let server = match *happening {
-            Happening::Turn { server, .. } | Happening::Disk { server, .. } | Happening::Read { server, .. } => server,
+            Happening::Turn { server, .. }
+            | Happening::Disk { server, .. }
+            | Happening::Read { server, .. }
+            | Happening::Keep { server, .. } => server,
             Happening::Silence { at, .. } => at,
             _ => return None,
         };

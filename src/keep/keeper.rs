@@ -1,0 +1,119 @@
+//! The housekeeper: takes jobs, and does a little of them at a time, so that one who waits for a piece of a checkpoint doesn't wait until
+//! another checkpoint is made, and so that the simulator can let other things happen in between.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::making::{Made, Making};
+use super::scrubbing::Scrubbing;
+use super::{Holdings, KeepJob, Kept, Mark};
+use crate::chat::State;
+use crate::limits;
+use crate::log::checkpoint::Checkpoints;
+use crate::log::disk::Disk;
+use crate::log::index::SharedIndex;
+use crate::log::reader::Reader;
+use crate::types::{Level, LogIndex, Span};
+
+/// What comes after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// There is more to do at once.
+    More,
+    /// Nothing for so long, unless a job comes.
+    Rest(Span),
+}
+
+/// The housekeeper of one log.
+#[derive(Debug)]
+pub struct Keeper<D: Disk> {
+    pub(super) disk: D,
+    pub(super) shared: SharedIndex,
+    pub(super) reader: Reader<D>,
+    pub(super) checkpoints: Checkpoints<D>,
+    jobs: VecDeque<KeepJob>,
+    making: Option<Making>,
+    scrubbing: Scrubbing<D>,
+    answers: VecDeque<Kept>,
+    /// What was last said to be kept.
+    told: Option<Holdings>,
+}
+
+impl<D: Disk> Keeper<D> {
+    /// Of this log. `reader` is its own: it has the same index, and no rooms.
+    pub fn new(disk: D, shared: SharedIndex, reader: Reader<D>, checkpoints: Checkpoints<D>) -> Keeper<D> {
+        Keeper {
+            scrubbing: Scrubbing::new(disk.clone(), shared.clone()),
+            disk,
+            shared,
+            reader,
+            checkpoints,
+            jobs: VecDeque::new(),
+            making: None,
+            answers: VecDeque::new(),
+            told: None,
+        }
+    }
+
+    /// Takes a job.
+    pub fn take(&mut self, job: KeepJob) {
+        self.jobs.push_back(job);
+    }
+
+    /// What there is to say.
+    pub fn answer(&mut self) -> Option<Kept> {
+        self.answers.pop_front()
+    }
+
+    /// Does a little: a job that somebody waits for, else a step of a checkpoint, else a look at old segments.
+    ///
+    /// # Errors
+    /// What the disk says; nothing must be tried again then.
+    pub fn step(&mut self) -> io::Result<Step> {
+        if self.told.is_none() {
+            self.tell_holdings();
+        }
+        if let Some(job) = self.jobs.pop_front() {
+            self.job(job)?;
+            return Ok(Step::More);
+        }
+        if let Some(mut making) = self.making.take() {
+            if making.step(self)? {
+                self.tell_holdings();
+            } else {
+                self.making = Some(making);
+            }
+            return Ok(Step::More);
+        }
+        if let Some(sealed) = self.wrong_index() {
+            self.making = Some(Making::index(sealed));
+            return Ok(Step::More);
+        }
+        let step = self.scrubbing.step(&self.checkpoints)?;
+        self.answers.extend(step.found);
+        Ok(Step::Rest(step.rest))
+    }
+
+    fn job(&mut self, job: KeepJob) -> io::Result<()> {
+        match job {
+            KeepJob::Make { index, digest } => self.making = Some(Making::checkpoint(index, digest)),
+            KeepJob::Trim { index, agreed } => self.trim(index.min(agreed))?,
+            KeepJob::Store { id, offset, bytes } => self.store(id, offset, &bytes)?,
+            KeepJob::Read { token, id, offset } => self.hand_out(token, id, offset)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn say(&mut self, kept: Kept) {
+        self.answers.push_back(kept);
+    }
+
+    /// Says what is kept, if that has changed.
+    pub(super) fn tell_holdings(&mut self) {
+        let holdings = self.holdings();
+        if self.told.as_ref() != Some(&holdings) {
+            self.say(Kept::Holdings(holdings.clone()));
+            self.told = Some(holdings);
+        }
+    }
+}

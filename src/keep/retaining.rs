@@ -1,0 +1,88 @@
+//! What is kept and what goes. A server far behind gets the oldest checkpoint and every entry after it, so the two go together: first
+//! older checkpoints than the last one that nobody needs to look behind, then the segments that only have entries before it.
+
+use std::io;
+
+use super::keeper::Keeper;
+use super::{Holdings, Mark};
+use crate::limits;
+use crate::log::disk::Disk;
+use crate::log::index::EntryIndex;
+use crate::log::retire::remove_segments;
+use crate::types::{GroupId, LogIndex, Lsn};
+
+impl<D: Disk> Keeper<D> {
+    /// What is kept now.
+    pub(super) fn holdings(&self) -> Holdings {
+        let index = self.shared.read();
+        let marks = self.checkpoints.list().iter().map(|info| Mark {
+            index: info.id.at.index,
+            age_ms: info.age_ms,
+            bytes_after: bytes_after(&index, info.id.at.index),
+        });
+        Holdings {
+            marks: marks.collect(),
+            first: index.first(GroupId::ROOT),
+        }
+    }
+
+    /// Nobody needs what is at or before `index`, and a majority has the same state there: removes what is older than the last
+    /// checkpoint up to there.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn trim(&mut self, index: LogIndex) -> io::Result<()> {
+        let list = self.checkpoints.list();
+        let Some(base) = list.iter().rev().map(|info| info.id.at.index).find(|&at| at <= index) else {
+            return Ok(());
+        };
+        let older: Vec<LogIndex> = list.iter().map(|info| info.id.at.index).filter(|&at| at < base).collect();
+        for at in older {
+            self.checkpoints.remove(at)?;
+        }
+        let before = held_from(&self.shared.read(), base);
+        remove_segments(&self.disk, &self.shared, before)?;
+        self.tell_holdings();
+        Ok(())
+    }
+
+    /// Keeps some checkpoints, evenly apart: retention goes from one to the next, and one that is damaged has another before it.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn thin(&mut self) -> io::Result<()> {
+        loop {
+            let at: Vec<LogIndex> = self.checkpoints.list().iter().map(|info| info.id.at.index).collect();
+            if at.len() <= limits::CHECKPOINTS_KEPT {
+                return Ok(());
+            }
+            // The one whose neighbours are closest; neither the oldest nor the newest.
+            let gap = |three: &[LogIndex]| three[2].0 - three[0].0;
+            let Some(three) = at.windows(3).min_by_key(|three| gap(three)) else {
+                return Ok(());
+            };
+            self.checkpoints.remove(three[1])?;
+        }
+    }
+}
+
+/// Bytes of the log from the segment that has the entry after `index` to its end.
+fn bytes_after(index: &EntryIndex, at: LogIndex) -> u64 {
+    let segments = index.segments();
+    let end = segments.last().map_or(0, |segment| segment.end().0);
+    let indexed = index.sealed_after(GroupId::ROOT, at);
+    let from = indexed.first().map(|sealed| sealed.segment.base);
+    let from = from.or_else(|| {
+        let mut open = segments.iter().filter(|segment| index.sealed_of(**segment).is_none());
+        open.next().map(|segment| segment.base)
+    });
+    end - from.map_or(end, |from| from.0)
+}
+
+/// Where the first segment begins that holds an entry after `base`, or has no index file yet.
+fn held_from(index: &EntryIndex, base: LogIndex) -> Lsn {
+    let segments = index.segments();
+    let gone = |segment: &&crate::log::segment::Segment| index.sealed_of(**segment).is_some_and(|s| s.last <= base);
+    let kept = segments.iter().find(|segment| !gone(segment));
+    kept.map_or(Lsn(0), |segment| segment.base)
+}
