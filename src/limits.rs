@@ -59,6 +59,8 @@ pub const AGE_STEP_MAX: Span = Span::from_ms(1_000);
 
 /// Bytes of one row of the state's image: what a reader of a checkpoint holds at once.
 pub const IMAGE_ROW_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the head of a checkpoint: the members entry and a few numbers.
+pub const CHECKPOINT_HEAD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 1024;
 /// Outcomes in one row: with the longest names and topics some 40 KiB.
 pub const IMAGE_OUTCOMES_MAX: usize = 32;
 /// Names of people in one row: at most 20 KiB.
