@@ -57,6 +57,17 @@ pub const TOUCH_INTERVAL: Span = Span::from_ms(20_000);
 /// Log age advances by at most this much a step, so that a leader that was asleep expires nobody.
 pub const AGE_STEP_MAX: Span = Span::from_ms(1_000);
 
+/// Bytes of one row of the state's image: what a reader of a checkpoint holds at once.
+pub const IMAGE_ROW_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the head of a checkpoint: the members entry and a few numbers.
+pub const CHECKPOINT_HEAD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 1024;
+/// Outcomes in one row: with the longest names and topics some 40 KiB.
+pub const IMAGE_OUTCOMES_MAX: usize = 32;
+/// Names of people in one row: at most 20 KiB.
+pub const IMAGE_NAMES_MAX: usize = 256;
+/// Idempotency keys in one row: at most 25 KiB.
+pub const IMAGE_KEYS_MAX: usize = 256;
+
 // --- Frames -------------------------------------------------------------------------------------
 
 /// Bytes of a frame between client and server, without its length.
@@ -271,6 +282,10 @@ pub const CLIENT_HISTORY_LINES_MAX: usize = 1000;
 const _: () = assert!(APPEND_BYTES_MAX + PAYLOAD_BYTES_MAX + 65_536 <= PEER_FRAME_BYTES_MAX);
 const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX < SEGMENT_BYTES_MIN as usize / 2);
 const _: () = assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_CEILING);
+const _: () = assert!(IMAGE_OUTCOMES_MAX * (TOPIC_BYTES_MAX + ROOM_NAME_BYTES_MAX + 64) < IMAGE_ROW_BYTES_MAX);
+const _: () = assert!(IMAGE_NAMES_MAX * (2 * NAME_BYTES_MAX + 8) < IMAGE_ROW_BYTES_MAX);
+const _: () = assert!(IMAGE_KEYS_MAX * 128 < IMAGE_ROW_BYTES_MAX);
+const _: () = assert!(ROOMS_PER_SESSION_MAX * 9 + 1024 < IMAGE_ROW_BYTES_MAX);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX <= OUTPUT_BYTES_MAX);
 const _: () = assert!(TOUCH_INTERVAL.0 * 2 < NAME_RELEASE.0);
 const _: () = assert!(CLIENT_QUORUM_RETRY.0 > READ_TIMEOUT.0);

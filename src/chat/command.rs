@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
-use crate::types::{ClientSeq, Lamport, Position, RoomId, Seq, ServerId, SessionId};
+use crate::types::{ClientSeq, Lamport, LogIndex, Position, RoomId, Seq, ServerId, SessionId};
 
 /// What the leader adds to a command when it enters the log; nothing else in an entry is the leader's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -167,6 +167,11 @@ pub enum Command {
     ForgetKeys,
     /// From the leader: the settings that apply must know.
     Settings(Settings),
+    /// From the leader: what stands in entries up to this one isn't shown any more, by any server. Never takes anything back.
+    Trim {
+        /// The last entry that isn't shown; at most the entry before this command's own counts.
+        index: LogIndex,
+    },
 }
 
 /// What `apply` must know of the configuration: replicated, so that a file that is being edited can't part the replicas.

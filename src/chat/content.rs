@@ -25,7 +25,8 @@ pub fn content(command: &Command) -> Option<Content<'_>> {
         | Command::Touch { .. }
         | Command::Expire { .. }
         | Command::ForgetKeys
-        | Command::Settings(_) => None,
+        | Command::Settings(_)
+        | Command::Trim { .. } => None,
     }
 }
 
@@ -46,7 +47,8 @@ pub fn head(command: &Command) -> Option<&Head> {
         | Command::Release { .. }
         | Command::Expire { .. }
         | Command::ForgetKeys
-        | Command::Settings(_) => None,
+        | Command::Settings(_)
+        | Command::Trim { .. } => None,
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::command::{DedupKey, KeyId, Outcome};
 use crate::limits;
 use crate::types::{Lamport, Position, RoomId, Seq};
@@ -11,7 +13,7 @@ use crate::types::{Lamport, Position, RoomId, Seq};
 pub type Key = (KeyId, DedupKey);
 
 /// Where the message of a key stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Posted {
     /// The room.
     pub room: RoomId,
@@ -71,6 +73,19 @@ impl Keys {
     pub fn add(&mut self, key: Key, posted: Posted, age_ms: u64) {
         self.posted.insert(key, posted);
         self.ages.push_back((age_ms, key));
+    }
+
+    /// All keys, with the age at which each came, the oldest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, Key, Posted)> {
+        let posted = |key| self.posted.get(key).copied();
+        self.ages
+            .iter()
+            .filter_map(move |(age_ms, key)| Some((*age_ms, *key, posted(key)?)))
+    }
+
+    /// The log age at which the newest came.
+    pub(super) fn newest_ms(&self) -> Option<u64> {
+        self.ages.back().map(|(age_ms, _)| *age_ms)
     }
 
     /// The log age at which the oldest came.

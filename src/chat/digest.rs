@@ -11,7 +11,7 @@ use super::state::{Answer, Verdict};
 
 /// The chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Digest(u64);
+pub struct Digest(pub(super) u64);
 
 impl Digest {
     /// The value so far.
@@ -35,6 +35,11 @@ impl Digest {
             self.number(position.0);
             self.number(seq.0);
         }
+    }
+
+    /// Adds how far the log isn't shown any more.
+    pub fn trimmed(&mut self, until: LogIndex) {
+        self.number(until.0);
     }
 
     fn answer(&mut self, answer: &Answer) {

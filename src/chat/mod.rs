@@ -10,6 +10,7 @@ pub mod command;
 pub mod content;
 pub mod dedup;
 pub mod digest;
+pub mod image;
 pub mod names;
 pub mod rooms;
 pub mod sessions;
@@ -19,6 +20,7 @@ pub mod state;
 mod tests;
 
 pub use content::{content, origin};
+pub use image::{Builder, ImageError, Row};
 pub use rooms::Room;
 pub use sessions::Session;
 pub use state::{Answer, Applied, State, Verdict};

@@ -35,6 +35,20 @@ impl Names {
         self.held.get(folded).map(|held| held.shown.as_str())
     }
 
+    /// All names that are held, by their folded form.
+    pub(super) fn all(&self) -> impl Iterator<Item = Name> {
+        self.held.iter().map(|(folded, held)| Name {
+            shown: held.shown.clone(),
+            folded: folded.clone(),
+        })
+    }
+
+    /// How a name is written; false, and nothing changes, if nobody holds it.
+    pub(super) fn show(&mut self, name: Name) -> bool {
+        let held = self.held.get_mut(&name.folded);
+        held.map(|held| held.shown = name.shown).is_some()
+    }
+
     /// One more session of the key holds the name; false, and nothing changes, if it is another key's.
     pub fn take(&mut self, name: &Name, key: KeyId) -> bool {
         match self.held.get_mut(&name.folded) {

@@ -67,6 +67,20 @@ impl Room {
         }
     }
 
+    /// The names of the people in it, by their folded form.
+    pub(super) fn names(&self) -> impl Iterator<Item = Name> {
+        self.members.iter().map(|(folded, member)| Name {
+            shown: member.shown.clone(),
+            folded: folded.clone(),
+        })
+    }
+
+    /// How somebody in the room is shown; false, and nothing changes, if nobody of that name is there.
+    pub(super) fn show(&mut self, name: Name) -> bool {
+        let member = self.members.get_mut(&name.folded);
+        member.map(|member| member.shown = name.shown).is_some()
+    }
+
     /// One more session of that name is in the room; true if it is the name's first here.
     pub fn enter(&mut self, name: &Name) -> bool {
         if let Some(member) = self.members.get_mut(&name.folded) {

@@ -22,10 +22,10 @@ pub struct Session {
     /// Whether it holds its name; false after a release until it is heard of again and the name is still free.
     pub named: bool,
     /// The log age at which it was last heard of, in milliseconds.
-    heard_ms: u64,
+    pub(super) heard_ms: u64,
     /// Of the last commands, the newest at the back; the last one's number is `last`.
-    outcomes: VecDeque<Outcome>,
-    rooms: BTreeSet<RoomId>,
+    pub(super) outcomes: VecDeque<Outcome>,
+    pub(super) rooms: BTreeSet<RoomId>,
 }
 
 impl Session {
@@ -126,6 +126,28 @@ impl Sessions {
         self.named.insert((heard_ms, id));
     }
 
+    /// Puts a session back as it was; false, and nothing changes, if its id or its secret is there already.
+    pub(super) fn restore(&mut self, session: Session) -> bool {
+        let (id, secret, heard_ms) = (session.id, session.secret, session.heard_ms);
+        if self.sessions.contains_key(&id) || self.by_secret.contains_key(&secret) {
+            return false;
+        }
+        let silent = if session.named {
+            &mut self.named
+        } else {
+            &mut self.nameless
+        };
+        silent.insert((heard_ms, id));
+        self.by_secret.insert(secret, id);
+        self.sessions.insert(id, session);
+        true
+    }
+
+    /// All sessions, by id.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.values()
+    }
+
     /// The session was heard of at that age, and from now on has its name or not.
     pub fn hear(&mut self, id: SessionId, heard_ms: u64, named: bool) {
         let Some(session) = self.sessions.get_mut(&id) else {
@@ -163,6 +185,11 @@ impl Sessions {
     /// Those that don't, the longest silent first.
     pub fn nameless_by_silence(&self) -> impl Iterator<Item = (u64, SessionId)> {
         self.nameless.iter().copied()
+    }
+
+    /// The highest id.
+    pub(super) fn last(&self) -> Option<SessionId> {
+        self.sessions.keys().next_back().copied()
     }
 
     /// All ids, ascending.

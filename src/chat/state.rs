@@ -71,15 +71,16 @@ pub enum Verdict {
 /// The replicated state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    applied: LogIndex,
-    clock: Stamp,
-    digest: Digest,
-    messages: u64,
-    settings: Settings,
-    rooms: Rooms,
-    sessions: Sessions,
-    names: Names,
-    keys: Keys,
+    pub(super) applied: LogIndex,
+    pub(super) trimmed: LogIndex,
+    pub(super) clock: Stamp,
+    pub(super) digest: Digest,
+    pub(super) messages: u64,
+    pub(super) settings: Settings,
+    pub(super) rooms: Rooms,
+    pub(super) sessions: Sessions,
+    pub(super) names: Names,
+    pub(super) keys: Keys,
 }
 
 impl Default for State {
@@ -100,6 +101,7 @@ impl State {
         rooms.add(RoomId::LOBBY, &lobby);
         State {
             applied: LogIndex(0),
+            trimmed: LogIndex(0),
             clock: Stamp::default(),
             digest: Digest::default(),
             messages: 0,
@@ -155,6 +157,12 @@ impl State {
     #[must_use]
     pub fn applied(&self) -> LogIndex {
         self.applied
+    }
+
+    /// What stands in entries up to this one isn't shown any more.
+    #[must_use]
+    pub fn trimmed(&self) -> LogIndex {
+        self.trimmed
     }
 
     /// A digest of all that has been decided up to [`State::applied`].

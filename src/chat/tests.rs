@@ -1,5 +1,6 @@
 //! The promises of the replicated state, case by case. Random histories are in [`random`].
 
+mod image;
 mod random;
 
 use super::command::*;
@@ -490,4 +491,39 @@ fn a_session_is_in_a_bounded_number_of_rooms() {
     assert_eq!(log.join(ann, "lobby"), (refused(Code::TooManyRooms), 0));
     // One entry with an item in each of them.
     assert_eq!(log.close(ann), (Outcome::Done, limits::ROOMS_PER_SESSION_MAX));
+}
+
+// --- What isn't shown any more ------------------------------------------------------------------
+
+#[test]
+fn a_trim_never_goes_back_nor_beyond_what_was_before_it() {
+    let mut log = Log::new();
+    for _ in 0..10 {
+        log.apply(&Command::ForgetKeys);
+    }
+    let trim = |log: &mut Log, index| {
+        let applied = log.apply(&Command::Trim { index: LogIndex(index) });
+        assert_eq!((applied.result, applied.items.len()), (Answer::None, 0));
+        log.state.trimmed().0
+    };
+    assert_eq!(trim(&mut log, 5), 5);
+    assert_eq!(trim(&mut log, 3), 5);
+    let own = log.state.applied().0 + 1;
+    assert_eq!(trim(&mut log, own), own - 1);
+    assert_eq!(trim(&mut log, u64::MAX), own);
+}
+
+#[test]
+fn replicas_that_show_different_parts_are_told_apart() {
+    let mut one = Log::new();
+    for _ in 0..10 {
+        one.apply(&Command::ForgetKeys);
+    }
+    let mut two = Log {
+        state: one.state.clone(),
+        ..one
+    };
+    one.apply(&Command::Trim { index: LogIndex(5) });
+    two.apply(&Command::Trim { index: LogIndex(6) });
+    assert_ne!(one.state.digest(), two.state.digest());
 }

@@ -1,5 +1,5 @@
 //! Commands as they travel and as they stand in the log: kind, version, length, body. The bytes that a client sends are the bytes
-//! in the log, behind the leader's stamp. Kind numbers are assigned here once and for ever; 40 (trim), 48, 49 and 50 (prepare,
+//! in the log, behind the leader's stamp. Kind numbers are assigned here once and for ever; 48, 49 and 50 (prepare,
 //! decide, forget: commands between groups) are reserved.
 
 use super::{Error, decode as decode_body, encode as encode_body};
@@ -28,6 +28,7 @@ const RELEASE: u16 = 33;
 const EXPIRE: u16 = 34;
 const FORGET_KEYS: u16 = 35;
 const SETTINGS: u16 = 36;
+const TRIM: u16 = 40;
 
 /// The bytes of a command, as clients send it.
 #[must_use]
@@ -109,6 +110,10 @@ fn encode_into(command: &Command, out: &mut Vec<u8>) {
         Command::Settings(settings) => {
             encode_body(settings, out);
             SETTINGS
+        }
+        Command::Trim { index } => {
+            encode_body(index, out);
+            TRIM
         }
     };
     let length = (out.len() - start - ENVELOPE_BYTES) as u32;
@@ -211,6 +216,9 @@ pub fn decode(bytes: &[u8]) -> Result<Command, Error> {
         },
         FORGET_KEYS if body.is_empty() => Command::ForgetKeys,
         SETTINGS => Command::Settings(decode_body::<_, LIMIT>(body, "settings")?),
+        TRIM => Command::Trim {
+            index: decode_body::<_, LIMIT>(body, "trim")?,
+        },
         FORGET_KEYS => {
             return Err(Error::Malformed {
                 what: "forget",
@@ -265,7 +273,7 @@ pub fn open_payload(payload: &[u8]) -> Result<(Stamp, Command), Error> {
 mod tests {
     use super::*;
     use crate::chat::command::{Code, DedupKey, Head, KeyId, Name, SecretHash, Settings};
-    use crate::types::{ClientSeq, RoomId, ServerId, SessionId};
+    use crate::types::{ClientSeq, LogIndex, RoomId, ServerId, SessionId};
 
     fn head() -> Head {
         Head {
@@ -350,6 +358,7 @@ mod tests {
                 session_expiry_ms: 86_400_000,
                 name_release_ms: 60_000,
             }),
+            Command::Trim { index: LogIndex(300) },
         ]
     }
 
@@ -382,6 +391,7 @@ mod tests {
             "2200010003000000fb2c01",
             "2300010000000000",
             "2400010008000000fc005c2605fb60ea",
+            "2800010003000000fb2c01",
         ];
         assert_eq!(golden.len(), all().len());
         for (command, golden) in all().iter().zip(golden) {

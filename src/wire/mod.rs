@@ -1,4 +1,4 @@
-//! Bytes ↔ values: frames, the client and the peer protocol, datagrams, commands. The only room that knows bincode (the log's own
+//! Bytes ↔ values: frames, the client and the peer protocol, datagrams, commands, checkpoints. The only room that knows bincode (the log's own
 //! small payloads apart), so that the encoding could be replaced in one place. Pure; may call `cluster` and `chat` for the shapes
 //! of what they say, and the ground floor.
 //!
@@ -7,6 +7,7 @@
 //! hasn't checked against the bytes that are there.
 
 pub mod auth;
+pub mod checkpoint;
 pub mod client;
 pub mod command;
 pub mod datagram;
@@ -35,6 +36,13 @@ pub enum Error {
         /// The sender's highest.
         max: u16,
     },
+    /// It was written by a later program.
+    Upgrade {
+        /// What.
+        what: &'static str,
+        /// Its version.
+        version: u16,
+    },
     /// The proof of the secret is wrong, missing, or there where none should be.
     NotAuthentic,
 }
@@ -45,6 +53,12 @@ impl fmt::Display for Error {
             Error::Malformed { what, why } => write!(f, "not a well-formed {what}: {why}"),
             Error::NotOurs => f.write_str("not the SyncNet protocol"),
             Error::Version { min, max } => write!(f, "no common version: the other side speaks {min} to {max}"),
+            Error::Upgrade { what, version } => {
+                write!(
+                    f,
+                    "a {what} of version {version}, which isn't known here; upgrade this program"
+                )
+            }
             Error::NotAuthentic => f.write_str("the proof of the cluster secret is wrong or missing"),
         }
     }

@@ -33,6 +33,7 @@ impl State {
                 }
             }
             Command::Settings(settings) => self.settings = *settings,
+            Command::Trim { index: until } => self.trim(index, *until),
             Command::Post { .. }
             | Command::Create { .. }
             | Command::Join { .. }
@@ -101,6 +102,13 @@ impl State {
         if !session.named && due_ms <= self.clock.age_ms {
             self.sessions.remove(id);
         }
+    }
+
+    /// The entry at `index` itself and what is to come can't be given up. The digest takes in what came of it, for there is no answer
+    /// and no item by which two replicas that differ here would be told apart.
+    fn trim(&mut self, index: LogIndex, until: LogIndex) {
+        self.trimmed = self.trimmed.max(until.min(index.previous()));
+        self.digest.trimmed(self.trimmed);
     }
 
     fn end_memberships(&mut self, id: SessionId, items: &mut Vec<Placed>) {
@@ -197,7 +205,8 @@ impl State {
             | Command::Release { .. }
             | Command::Expire { .. }
             | Command::ForgetKeys
-            | Command::Settings(_) => Err(Code::Malformed),
+            | Command::Settings(_)
+            | Command::Trim { .. } => Err(Code::Malformed),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use std::collections::BTreeMap;
 
 /// Mostly sensible commands of few sessions, names, rooms and keys, so that they meet; some senseless ones.
-fn random_command(rng: &mut Rng, state: &State) -> Command {
+pub(super) fn random_command(rng: &mut Rng, state: &State) -> Command {
     let sessions: Vec<SessionId> = state.sessions().ids().collect();
     let id = rng.pick(&sessions).copied().unwrap_or(SessionId(rng.below(4)));
     let session = state.session(id);
@@ -78,6 +78,13 @@ fn random_command(rng: &mut Rng, state: &State) -> Command {
         24 => Command::Release { session: id, user },
         25 => Command::Expire { session: id },
         26 => Command::ForgetKeys,
+        27 if rng.chance(30) => Command::Trim {
+            index: LogIndex(if rng.chance(10) {
+                rng.draw()
+            } else {
+                rng.below(state.applied().0 + 3)
+            }),
+        },
         27 if rng.chance(20) => Command::Settings(Settings {
             session_expiry_ms: if rng.chance(10) { rng.draw() } else { rng.below(100_000) },
             name_release_ms: if rng.chance(10) { rng.draw() } else { rng.below(50_000) },
@@ -92,7 +99,7 @@ fn random_command(rng: &mut Rng, state: &State) -> Command {
     }
 }
 
-fn random_stamp(rng: &mut Rng, age_ms: &mut u64) -> Stamp {
+pub(super) fn random_stamp(rng: &mut Rng, age_ms: &mut u64) -> Stamp {
     *age_ms += if rng.chance(3) {
         rng.below(60_000)
     } else {
@@ -107,7 +114,7 @@ fn random_stamp(rng: &mut Rng, age_ms: &mut u64) -> Stamp {
 }
 
 /// What holds of every state, whatever was applied.
-fn check(state: &State) {
+pub(super) fn check(state: &State) {
     let mut holders: BTreeMap<String, (KeyId, u32)> = BTreeMap::new();
     for id in state.sessions().ids() {
         let session = state.session(id).expect("it is listed");
@@ -161,6 +168,7 @@ fn random_histories_are_total_gapless_exactly_once_and_the_same_everywhere() {
             let command = due.unwrap_or_else(|| random_command(&mut rng, &state));
             let before = state.clone();
             let applied = state.apply(index, &stamp, &command);
+            assert!(before.trimmed() <= state.trimmed() && state.trimmed() < index);
             assert_eq!(applied, replica.apply(index, &stamp, &command), "seed {seed} entry {n}");
             assert!(!was_due || before != state);
 
