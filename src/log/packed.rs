@@ -174,7 +174,8 @@ impl Iterator for Iter<'_> {
     }
 }
 
-fn write_varint(out: &mut Vec<u8>, mut value: u64) {
+/// Appends a number in 7 bits a byte, low ones first.
+pub(super) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
