@@ -143,6 +143,18 @@ pub const READ_WINDOW_BYTES: u64 = 256 * 1024;
 pub const READ_GAP_BYTES: u64 = 32 * 1024;
 /// Segments that the reader keeps open.
 pub const READ_FILES_MAX: usize = 16;
+/// Index files that the reader keeps open.
+pub const READ_INDEXES_MAX: usize = 16;
+/// Blocks of 4 KiB that each of these keeps in memory: 2 MiB for all.
+pub const INDEX_BLOCKS_KEPT: usize = 32;
+/// Segments with items that one answer goes through: finding the next costs up to a dozen blocks of each of a dozen index files.
+pub const READ_SEGMENTS_MAX: usize = 16;
+/// Records behind one that can't be read that are looked at, so that what can't be read either is asked for in one go.
+pub const DAMAGE_LOOKAHEAD: usize = 256;
+/// Bytes of a block of a checkpoint file.
+pub const CHECKPOINT_BLOCK_BYTES: usize = 64 * 1024;
+/// Bytes of a checkpoint that are read for another server at once: as many as one append may carry.
+pub const CHECKPOINT_PIECE_BYTES_MAX: usize = APPEND_BYTES_MAX;
 /// Answers of the log's threads that wait for the loop. Each is at most `READ_BYTES_MAX`, so 64 cost 16 MiB.
 pub const ANSWERS_MAX: usize = 64;
 /// Places in the channel to the log writer beyond `UNPERSISTED_APPENDS_MAX`, so that a vote finds room when proposals don't.

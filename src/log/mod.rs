@@ -6,8 +6,11 @@
 //! threads of [`worker`] are thin shells around [`Log`](writer::Log) and [`Reader`](reader::Reader).
 //!
 //! To be read in this order: [`record`] and [`payload`] (the format), [`segment`], [`writer`], [`recovery`] (what counts after a
-//! crash, and why), [`index`], [`rooms`] and [`reader`], [`prewrite`], [`worker`]; [`directory`] is the data directory as a whole.
+//! crash, and why), [`index`], [`sealed`], [`rooms`] and [`reader`], [`checkpoint`], [`prewrite`], [`worker`]; [`directory`] is the data
+//! directory as a whole.
 
+pub mod blocks;
+pub mod checkpoint;
 pub mod directory;
 pub mod disk;
 pub mod index;
@@ -18,6 +21,7 @@ pub mod reader;
 pub mod record;
 pub mod recovery;
 pub mod rooms;
+pub mod sealed;
 pub mod segment;
 pub mod sim_disk;
 mod tail;

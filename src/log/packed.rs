@@ -127,6 +127,17 @@ impl Packed {
         self.length = length;
     }
 
+    /// Forgets the first numbers, at most `count` of them and only whole chunks, so that nothing is written anew. Returns how many.
+    pub fn drop_front(&mut self, count: usize) -> usize {
+        let chunks = count.min(self.length) / CHUNK;
+        self.chunks.drain(..chunks);
+        if self.chunks.len() < self.chunks.capacity() / 2 {
+            self.chunks.shrink_to_fit();
+        }
+        self.length -= chunks * CHUNK;
+        chunks * CHUNK
+    }
+
     /// Bytes of memory that the sequence takes, about.
     #[must_use]
     pub fn memory(&self) -> usize {
@@ -163,7 +174,8 @@ impl Iterator for Iter<'_> {
     }
 }
 
-fn write_varint(out: &mut Vec<u8>, mut value: u64) {
+/// Appends a number in 7 bits a byte, low ones first.
+pub(super) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -197,7 +209,12 @@ mod tests {
             let mut packed = Packed::new();
             let mut plain: Vec<u64> = Vec::new();
             for _ in 0..40 {
-                if rng.chance(30) {
+                if rng.chance(10) {
+                    let count = rng.below(plain.len() as u64 + 2) as usize;
+                    let dropped = packed.drop_front(count);
+                    assert!(dropped <= count && count.min(plain.len()) - dropped < CHUNK);
+                    plain.drain(..dropped);
+                } else if rng.chance(30) {
                     let length = rng.below(plain.len() as u64 + 2) as usize;
                     packed.truncate(length);
                     plain.truncate(length);
