@@ -10,6 +10,7 @@
 
 pub mod directory;
 pub mod disk;
+mod doubt;
 pub mod index;
 pub mod packed;
 pub mod payload;
@@ -20,6 +21,8 @@ pub mod recovery;
 pub mod rooms;
 pub mod segment;
 pub mod sim_disk;
+mod start;
+mod survey;
 mod tail;
 mod walk;
 pub mod worker;
