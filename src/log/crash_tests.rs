@@ -52,6 +52,7 @@ impl World {
             segment_size: self.segment_size,
             groups: vec![ROOT],
             reached: crate::types::Lsn(0),
+            checkpoint: None,
         };
         Log::open(self.disk.clone(), DIRECTORY, &options)
     }

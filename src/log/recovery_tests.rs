@@ -141,7 +141,7 @@ fn any_flip_below_the_seal_is_damage_and_is_named() {
                 assert!(disk.flip_bit(&file_name(base), at, rng.below(8) as u32));
                 let before = disk.contents(&file_name(base));
                 match try_open(&disk) {
-                    Err(error @ OpenError::Damaged { .. }) => {
+                    Err(error @ OpenError::Untrusted { .. }) => {
                         let text = error.to_string();
                         let begin = format!("damaged: {} at offset {offset}: ", file_name(base));
                         assert!(text.starts_with(&begin), "{text}, not {begin}");
@@ -187,7 +187,7 @@ fn a_hole_below_what_was_synced_is_damage() {
     let file = bench.disk.open(&file_name(Lsn(0))).unwrap();
     file.write_at(&vec![0; two.2], two.0).unwrap();
     match try_open(&bench.disk) {
-        Err(OpenError::Damaged { offset, .. }) => assert_eq!(offset, two.0),
+        Err(OpenError::Untrusted { offset, .. }) => assert_eq!(offset, two.0),
         other => panic!("{other:?}"),
     }
 }
@@ -198,7 +198,7 @@ fn a_missing_segment_is_damage() {
         let bench = three_segments();
         bench.disk.remove(&file_name(Lsn(base))).unwrap();
         match try_open(&bench.disk) {
-            Err(OpenError::Damaged { file, .. }) => assert_eq!(file, file_name(Lsn(base)), "segment {missing}"),
+            Err(OpenError::Untrusted { file, .. }) => assert_eq!(file, file_name(Lsn(base)), "segment {missing}"),
             other => panic!("{other:?}"),
         }
     }
@@ -212,7 +212,7 @@ fn a_segment_of_another_length_is_damage() {
             let file = bench.disk.open(&file_name(Lsn(base))).unwrap();
             file.set_size(size).unwrap();
             match try_open(&bench.disk) {
-                Err(OpenError::Damaged { .. }) => {}
+                Err(OpenError::Untrusted { .. }) => {}
                 other => panic!("{size} bytes at {base}: {other:?}"),
             }
         }
@@ -226,9 +226,10 @@ fn the_log_of_another_directory_is_damage_and_is_not_wiped() {
         segment_size: SEGMENT,
         groups: vec![ROOT],
         reached: Lsn(0),
+        checkpoint: None,
     };
     match Log::open(bench.disk.clone(), DirectoryId(78), &options) {
-        Err(OpenError::Damaged { offset: 0, .. }) => {}
+        Err(OpenError::Untrusted { offset: 0, .. }) => {}
         other => panic!("{other:?}"),
     }
     let model = bench.model.clone();
@@ -287,7 +288,7 @@ fn what_recovery_has_found_is_sealed() {
     // Until now a flip would be taken for a torn write. The next start has told others that it holds the entry.
     let bench = bench.again();
     bench.disk.flip_bit(&file_name(Lsn(0)), offset + 70, 1);
-    assert!(matches!(try_open(&bench.disk), Err(OpenError::Damaged { .. })));
+    assert!(matches!(try_open(&bench.disk), Err(OpenError::Untrusted { .. })));
 }
 
 #[test]
@@ -297,7 +298,7 @@ fn records_lost_from_the_end_of_a_full_segment_are_damage() {
     let file = bench.disk.open(&file_name(Lsn(0))).unwrap();
     file.write_at(&vec![0; size], offset).unwrap();
     match try_open(&bench.disk) {
-        Err(OpenError::Damaged { file, offset: at, .. }) => assert_eq!((file, at), (file_name(Lsn(0)), offset)),
+        Err(OpenError::Untrusted { file, offset: at, .. }) => assert_eq!((file, at), (file_name(Lsn(0)), offset)),
         other => panic!("{other:?}"),
     }
 }
@@ -463,6 +464,7 @@ fn another_segment_size_holds_for_new_segments() {
         segment_size: 3 * SEGMENT,
         groups: vec![ROOT],
         reached: Lsn(0),
+        checkpoint: None,
     };
     let (disk, model) = (bench.disk.clone(), bench.model.clone());
     let opened = Log::open(disk.clone(), DIRECTORY, &options).unwrap();
@@ -566,6 +568,7 @@ fn a_log_that_ends_before_where_it_was_is_damaged() {
         segment_size: SEGMENT,
         groups: vec![ROOT],
         reached: end,
+        checkpoint: None,
     };
     let disk = bench.disk.copy();
     assert!(Log::open(disk, DIRECTORY, &options).is_ok());
@@ -573,7 +576,7 @@ fn a_log_that_ends_before_where_it_was_is_damaged() {
     let disk = bench.disk.copy();
     disk.remove(&file_name(Lsn(2 * SEGMENT))).unwrap();
     let error = Log::open(disk, DIRECTORY, &options).unwrap_err();
-    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    assert!(matches!(error, OpenError::Untrusted { .. }), "{error}");
     // All of it is gone: it isn't made anew.
     let disk = bench.disk.copy();
     for base in bases(&disk) {

@@ -23,6 +23,7 @@ pub(super) fn try_open<D: Disk>(disk: &D) -> Result<Opened<D>, OpenError> {
             segment_size: SEGMENT,
             groups: vec![ROOT],
             reached: crate::types::Lsn(0),
+            checkpoint: None,
         },
     )
 }
