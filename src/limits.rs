@@ -177,6 +177,17 @@ pub const PREWRITE_PAUSE: Span = Span::from_ms(5);
 /// The rest after a step that failed (the disk is full): the writer itself ends the process if it comes to that.
 pub const PREWRITE_RETRY: Span = Span::from_ms(1_000);
 
+// --- Housekeeping ---------------------------------------------------------------------------------
+
+/// Checkpoints that are kept, if no retention removes them before: each may be as large as the state.
+pub const CHECKPOINTS_KEPT: usize = 8;
+/// Jobs waiting for the housekeeper.
+pub const KEEP_JOBS_MAX: usize = 64;
+/// Bytes of a piece in which a checkpoint goes to another server.
+pub const CHECKPOINT_PIECE_BYTES_MAX: usize = 256 * 1024;
+/// The longest rest between two looks at what nobody reads.
+pub const SCRUB_REST_MAX: Span = Span::from_ms(60_000);
+
 // --- Fan-out ------------------------------------------------------------------------------------
 
 /// Bytes of the live tail of one room and encoding.

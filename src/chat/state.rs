@@ -206,6 +206,12 @@ impl State {
         self.rooms.after(id)
     }
 
+    /// All rooms: id, last position, last number.
+    pub fn room_ends(&self) -> impl Iterator<Item = (RoomId, Position, Seq)> + '_ {
+        let rooms = self.rooms.after(RoomId(0));
+        rooms.map(|room| (room.id, room.position, room.seq))
+    }
+
     /// The names of those in the room as they are shown, sorted, each once.
     #[must_use]
     pub fn users_in(&self, id: RoomId) -> Vec<String> {

@@ -4,16 +4,15 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::making::{Made, Making};
+use super::making::Making;
 use super::scrubbing::Scrubbing;
-use super::{Holdings, KeepJob, Kept, Mark};
-use crate::chat::State;
-use crate::limits;
-use crate::log::checkpoint::Checkpoints;
+use super::{Holdings, KeepJob, Kept};
+use crate::log::blocks::FileError;
+use crate::log::checkpoint::{Checkpoints, Info, file_name};
 use crate::log::disk::Disk;
-use crate::log::index::SharedIndex;
+use crate::log::index::{Sealed, SharedIndex};
 use crate::log::reader::Reader;
-use crate::types::{Level, LogIndex, Span};
+use crate::types::{DirectoryId, Level, Span};
 
 /// What comes after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,12 +27,13 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Keeper<D: Disk> {
     pub(super) disk: D,
+    pub(super) directory: DirectoryId,
     pub(super) shared: SharedIndex,
     pub(super) reader: Reader<D>,
     pub(super) checkpoints: Checkpoints<D>,
     jobs: VecDeque<KeepJob>,
     making: Option<Making>,
-    scrubbing: Scrubbing<D>,
+    pub(super) scrubbing: Scrubbing,
     answers: VecDeque<Kept>,
     /// What was last said to be kept.
     told: Option<Holdings>,
@@ -41,10 +41,11 @@ pub struct Keeper<D: Disk> {
 
 impl<D: Disk> Keeper<D> {
     /// Of this log. `reader` is its own: it has the same index, and no rooms.
-    pub fn new(disk: D, shared: SharedIndex, reader: Reader<D>, checkpoints: Checkpoints<D>) -> Keeper<D> {
+    pub fn new(disk: D, directory: DirectoryId, shared: SharedIndex, reader: Reader<D>, checkpoints: Checkpoints<D>) -> Keeper<D> {
         Keeper {
-            scrubbing: Scrubbing::new(disk.clone(), shared.clone()),
+            scrubbing: Scrubbing::default(),
             disk,
+            directory,
             shared,
             reader,
             checkpoints,
@@ -89,7 +90,7 @@ impl<D: Disk> Keeper<D> {
             self.making = Some(Making::index(sealed));
             return Ok(Step::More);
         }
-        let step = self.scrubbing.step(&self.checkpoints)?;
+        let step = self.scrub()?;
         self.answers.extend(step.found);
         Ok(Step::Rest(step.rest))
     }
@@ -99,8 +100,34 @@ impl<D: Disk> Keeper<D> {
             KeepJob::Make { index, digest } => self.making = Some(Making::checkpoint(index, digest)),
             KeepJob::Trim { index, agreed } => self.trim(index.min(agreed))?,
             KeepJob::Store { id, offset, bytes } => self.store(id, offset, &bytes)?,
+            KeepJob::Begun { index, taken } => self.begun(index, taken)?,
             KeepJob::Read { token, id, offset } => self.hand_out(token, id, offset)?,
         }
+        Ok(())
+    }
+
+    /// A segment whose index file must be written anew.
+    fn wrong_index(&self) -> Option<Sealed> {
+        let stale = self.shared.read().stale();
+        let lost = || {
+            let lost = self.shared.indexes_lost();
+            let mut known = lost.into_iter().filter_map(|segment| self.shared.read().sealed_of(segment));
+            known.find(Sealed::has_entries)
+        };
+        stale.into_iter().next().or_else(lost)
+    }
+
+    /// A checkpoint of ours can't be read: it is kept for somebody to look at, and the others do without.
+    pub(super) fn unreadable(&mut self, info: &Info, error: FileError) -> io::Result<()> {
+        if let FileError::Io { file, error } = error {
+            return Err(io::Error::new(error.kind(), format!("{file}: {error}")));
+        }
+        let place = self.checkpoints.set_aside(&file_name(info.id.at.index))?;
+        self.say(Kept::Said {
+            level: Level::Error,
+            text: format!("damaged: {error}; the file is kept as {place}"),
+        });
+        self.tell_holdings();
         Ok(())
     }
 

@@ -275,26 +275,13 @@ impl<D: Disk> Keeper<D> {
         while let Some(info) = self.checkpoints.list().iter().rev().find(fits).copied() {
             match load(&self.checkpoints, &info) {
                 Ok(replay) => return Ok(Ok(replay)),
-                Err(FileError::Io { file, error }) => {
-                    return Err(io::Error::new(error.kind(), format!("{file}: {error}")));
-                }
-                Err(error) => self.set_aside(&info, &error)?,
+                Err(error) => self.unreadable(&info, error)?,
             }
         }
         if first > LogIndex(1) {
             return Ok(Err(format!("there is no checkpoint before entry {end}")));
         }
         Ok(Ok(Replay::new()))
-    }
-
-    /// A checkpoint that can't be read is kept for somebody to look at; the others do without.
-    fn set_aside(&mut self, info: &Info, error: &FileError) -> io::Result<()> {
-        let place = self.checkpoints.set_aside(&checkpoint_file(info.id.at.index))?;
-        self.say(Kept::Said {
-            level: Level::Error,
-            text: format!("damaged: {error}; the file is kept as {place}, and another is made"),
-        });
-        Ok(())
     }
 
     /// Writes the index file of the oldest full segment that has none, if all its entries were applied. Whether it did.

@@ -3,6 +3,14 @@
 //! are stored and handed out; old segments are read now and then, so that damage is found while others still hold the same.
 //! May call `log`, `wire`, `chat` and the ground floor.
 
+pub mod keeper;
+mod making;
+pub mod open;
+mod retaining;
+mod scrubbing;
+mod transfer;
+pub mod worker;
+
 use crate::chat::State;
 use crate::cluster::message::{CheckpointId, Entry, Hole};
 use crate::types::{Blob, GroupId, LogIndex};
@@ -32,6 +40,13 @@ pub enum KeepJob {
         offset: u64,
         /// The piece.
         bytes: Blob,
+    },
+    /// A checkpoint that was installed: the log begins behind it now (`taken`), or goes on without it.
+    Begun {
+        /// The last entry in it.
+        index: LogIndex,
+        /// Whether the log begins behind it.
+        taken: bool,
     },
     /// A piece of a checkpoint of ours is wanted, for another server.
     Read {

@@ -50,6 +50,10 @@ pub struct Info {
     pub id: CheckpointId,
     /// The log's age there, in milliseconds.
     pub age_ms: u64,
+    /// The last entry whose items an index file knew: those of later ones are pending.
+    pub indexed: LogIndex,
+    /// It came from another server, and the log begins behind it.
+    pub begins: bool,
 }
 
 /// The checkpoints of one server.
@@ -86,7 +90,12 @@ struct Head {
 impl Head {
     fn encode(&self, directory: DirectoryId) -> [u8; HEAD] {
         let mut bytes = [0; HEAD];
-        let Info { id, age_ms } = self.info;
+        let Info {
+            id,
+            age_ms,
+            indexed,
+            begins,
+        } = self.info;
         bytes[..8].copy_from_slice(MAGIC);
         blocks::put_u32(&mut bytes, 8, VERSION);
         blocks::put_u64(&mut bytes, 16, id.at.term.0);
@@ -98,6 +107,8 @@ impl Head {
         blocks::put_u64(&mut bytes, 56, age_ms);
         blocks::put_u64(&mut bytes, 64, self.pending_bytes);
         blocks::put_u64(&mut bytes, 72, self.pending);
+        blocks::put_u64(&mut bytes, 80, indexed.0);
+        blocks::put_u32(&mut bytes, 88, u32::from(begins));
         let check = blocks::check(directory, id.at.index.0, 0, &bytes);
         blocks::put_u32(&mut bytes, 12, check);
         bytes
@@ -130,6 +141,8 @@ impl Head {
                     check: u32_at(bytes, 36),
                 },
                 age_ms: u64_at(bytes, 56),
+                indexed: LogIndex(u64_at(bytes, 80)),
+                begins: u32_at(bytes, 88) != 0,
             },
             pending_bytes: u64_at(bytes, 64),
             pending: u64_at(bytes, 72),

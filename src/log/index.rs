@@ -126,6 +126,26 @@ impl EntryIndex {
         self.change(group, index, None);
     }
 
+    /// What the group had at this index and above is void.
+    pub fn void(&mut self, group: GroupId, from: LogIndex) {
+        if let Some(entries) = self.groups.get_mut(&group)
+            && from < entries.next()
+        {
+            entries.void(from);
+        }
+    }
+
+    /// The oldest full segment without an index file, and the first and last entry that stand in it; the last is before the first if none does.
+    #[must_use]
+    pub fn unsealed(&self, group: GroupId) -> Option<(Segment, LogIndex, LogIndex)> {
+        let entries = self.groups.get(&group)?;
+        let segments = self.segments();
+        let (_, full) = segments.split_last()?;
+        let segment = *full.iter().find(|segment| self.sealed_of(**segment).is_none())?;
+        let within = entries.places.lower_bound(segment.end().0 / ALIGNMENT) as u64;
+        Some((segment, entries.first, LogIndex((entries.first.0 + within).saturating_sub(1))))
+    }
+
     fn change(&mut self, group: GroupId, index: LogIndex, lsn: Option<Lsn>) {
         self.changes += 1;
         let changes = self.changes;
@@ -338,6 +358,14 @@ impl Entries {
     }
 
     fn put(&mut self, index: LogIndex, lsn: Lsn) {
+        self.void(index);
+        let at = (index.0 - self.first.0) as usize;
+        assert!(at <= self.places.len(), "the entries of a group follow each other");
+        self.places.push(lsn.0 / ALIGNMENT);
+    }
+
+    /// What is at this index and above isn't there.
+    fn void(&mut self, index: LogIndex) {
         if index < self.first {
             // Not so for what is applied; but then it is for the caller to say that the disk is wrong.
             self.sealed
@@ -349,10 +377,7 @@ impl Entries {
             self.floor = self.floor.min(index);
             self.places = Packed::new();
         }
-        let at = (index.0 - self.first.0) as usize;
-        assert!(at <= self.places.len(), "the entries of a group follow each other");
-        self.places.truncate(at);
-        self.places.push(lsn.0 / ALIGNMENT);
+        self.places.truncate((index.0 - self.first.0) as usize);
         self.changed.split_off(&index);
     }
 

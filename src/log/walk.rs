@@ -267,7 +267,7 @@ impl<'s, F: DiskFile> Walk<'s, F> {
             if group.anew {
                 let tail = self.tails.entry(group.group).or_default();
                 tail.begin(group.last, group.chain, group.members.clone());
-                self.index.void(group.group, LogIndex(0));
+                self.index.begin(group.group, group.last.index);
                 self.starts.insert(group.group, (group.last, group.chain));
                 self.doubts.remove(&group.group);
                 self.members_lost.remove(&group.group);

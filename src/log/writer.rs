@@ -281,7 +281,7 @@ impl<D: Disk> Log<D> {
         let tail = self.tails.entry(group).or_default();
         tail.begin(at, chain, vec![members.clone()]);
         tail.committed(at.index);
-        self.shared.write().void(group, LogIndex(0));
+        self.shared.write().begin(group, at.index);
         self.next_segment(Some(group))
     }
 

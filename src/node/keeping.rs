@@ -172,7 +172,9 @@ impl Node {
     /// A checkpoint of the leader takes the place of what this server has applied.
     fn install(&mut self, id: CheckpointId, members: Entry, state: State) {
         if id.at.index <= self.state.applied() {
-            return; // overtaken: the entries came after all
+            // Overtaken: the entries came after all.
+            let (index, taken) = (id.at.index, false);
+            return self.effects.push_back(Effect::Keep(KeepJob::Begun { index, taken }));
         }
         self.event(
             Level::Info,
@@ -187,6 +189,9 @@ impl Node {
         self.forget_applying();
         let rooms: Vec<_> = self.state.room_ends().collect();
         self.fanout.reset(&rooms);
+        let (index, taken) = (id.at.index, true);
+        self.effects
+            .push_back(Effect::Keep(KeepJob::Begun { index, taken }));
         self.keeping.due = None;
         self.keeping.shown_from = self.state.trimmed();
         self.effects.push_back(Effect::Seed(rooms));

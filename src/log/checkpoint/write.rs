@@ -22,6 +22,10 @@ pub struct Ending {
     pub digest: u64,
     /// The log's age there, in milliseconds.
     pub age_ms: u64,
+    /// The last entry whose items an index file knows.
+    pub indexed: LogIndex,
+    /// It came from another server, and the log begins behind it.
+    pub begins: bool,
 }
 
 /// A checkpoint in the making. One that is dropped leaves nothing.
@@ -128,6 +132,8 @@ impl<D: Disk> Writer<D> {
                 check: self.check,
             },
             age_ms: ending.age_ms,
+            indexed: ending.indexed,
+            begins: ending.begins,
         };
         let head = Head {
             info,
