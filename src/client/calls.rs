@@ -287,7 +287,7 @@ pub enum Event {
     Gap {
         /// The room.
         room: RoomId,
-        /// Positions.
+        /// Positions; the first is 0 if nobody can know it any more.
         positions: (Position, Position),
         /// Message numbers; the second is below the first if no message is among them.
         seqs: (Seq, Seq),

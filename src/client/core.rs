@@ -301,6 +301,11 @@ impl Core {
                     Verdict::NotFresh => self.without_quorum(now),
                 }
             }
+            Response::Gap { room, positions, seqs } => {
+                self.servers.works();
+                let events = self.subscriptions.gap(now, room, positions, seqs);
+                self.tell_all(events);
+            }
             Response::End { room } => {
                 let events = self.subscriptions.end(room);
                 self.tell_all(events);

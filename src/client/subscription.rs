@@ -31,14 +31,26 @@ struct Subscription {
     stage: Stage,
     /// The position that comes next; `None` before the first item.
     next: Option<Position>,
-    /// The last message's number, to tell what a gap took.
-    seq: Seq,
+    /// The last message's number, to tell what a gap took; `None` if it isn't known.
+    seq: Option<Seq>,
     fresh: bool,
     /// It was asked without asking for freshness.
     weakened: bool,
     missing: u32,
     /// The position from which it was asked again because something was missing; if that stays so, it is gone for ever.
     gap_at: Option<Position>,
+}
+
+impl Subscription {
+    /// Whether it is believed that what comes next is missing: only if it stays so when it is asked for once more.
+    fn believes(&mut self, now: Tick, next: Position) -> bool {
+        if self.gap_at != Some(next) {
+            self.gap_at = Some(next);
+            self.stage = Stage::Unasked(now);
+            return false;
+        }
+        self.stage == Stage::Flowing
+    }
 }
 
 /// What is to be done after a server's answer.
@@ -84,7 +96,11 @@ impl Subscriptions {
                 stale,
                 stage: Stage::Unasked(now),
                 next,
-                seq: Seq(0),
+                seq: match from {
+                    From::AfterSeq(seq) => Some(seq),
+                    From::Position(Position(0 | 1)) => Some(Seq(0)),
+                    _ => None,
+                },
                 fresh: true,
                 weakened: false,
                 missing: 0,
@@ -213,28 +229,24 @@ impl Subscriptions {
         }
         let mut events = Vec::new();
         if item.position > next {
-            if subscription.gap_at != Some(next) {
-                subscription.gap_at = Some(next);
-                subscription.stage = Stage::Unasked(now);
+            if !subscription.believes(now, next) {
                 return Vec::new();
             }
-            if subscription.stage != Stage::Flowing {
-                return Vec::new();
-            }
-            let seq = if item.seq == Seq(0) {
-                subscription.seq
+            let last = if item.seq == Seq(0) {
+                subscription.seq.unwrap_or_default()
             } else {
                 item.seq.previous()
             };
+            let first = subscription.seq.map_or(last.next(), Seq::next);
             events.push(Event::Gap {
                 room: item.room,
                 positions: (next, item.position.previous()),
-                seqs: (Seq(subscription.seq.0.saturating_add(1)), seq),
+                seqs: (first, last),
             });
         }
         subscription.next = Some(Position(item.position.0.saturating_add(1)));
         if item.seq > Seq(0) {
-            subscription.seq = item.seq;
+            subscription.seq = Some(item.seq);
         }
         // A server that was behind began after the last message that it had.
         let known = matches!(subscription.from, From::AfterSeq(after) if Seq(0) < item.seq && item.seq <= after);
@@ -242,6 +254,41 @@ impl Subscriptions {
             events.push(Event::Item(item));
         }
         events
+    }
+
+    /// The server says that these items are kept no more, and goes on behind them.
+    pub fn gap(&mut self, now: Tick, room: RoomId, positions: (Position, Position), seqs: (Seq, Seq)) -> Vec<Event> {
+        let Some(subscription) = self.rooms.get_mut(&room) else {
+            return Vec::new();
+        };
+        // As with items: what an earlier subscription had on the way is as good, if there is a position to compare.
+        let next = subscription.next;
+        if (subscription.stage != Stage::Flowing && next.is_none()) || next.is_some_and(|next| positions.1 < next) {
+            return Vec::new();
+        }
+        if let Some(next) = next
+            && positions.0 > next
+            && !subscription.believes(now, next)
+        {
+            return Vec::new();
+        }
+        // Who asked for the last ones gets as many as there are, and misses nothing.
+        let asked_for = next.is_some() || !matches!(subscription.from, From::Last(_));
+        let first = match (subscription.seq, seqs.0) {
+            (Some(seq), first) => seq.next().max(first),
+            (None, Seq(0)) => seqs.1.next(),
+            (None, first) => first,
+        };
+        subscription.next = Some(positions.1.next());
+        subscription.seq = Some(subscription.seq.unwrap_or_default().max(seqs.1));
+        if !asked_for {
+            return Vec::new();
+        }
+        vec![Event::Gap {
+            room,
+            positions: (next.unwrap_or(positions.0), positions.1),
+            seqs: (first, seqs.1),
+        }]
     }
 
     /// A subscription has come to its end.
@@ -356,6 +403,75 @@ mod tests {
             }
         );
         assert_eq!(positions(&events), [0, 4]);
+    }
+
+    fn seqs(events: &[Event]) -> Option<(u64, u64)> {
+        match events {
+            [Event::Gap { seqs: (from, to), .. }] => Some((from.0, to.0)),
+            [] => None,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    fn gap(subscriptions: &mut Subscriptions, positions: (u64, u64), seqs: (u64, u64)) -> Vec<Event> {
+        let positions = (Position(positions.0), Position(positions.1));
+        subscriptions.gap(Tick(0), ROOM, positions, (Seq(seqs.0), Seq(seqs.1)))
+    }
+
+    #[test]
+    fn a_gap_is_told_once_and_reading_goes_on_behind_it() {
+        let mut subscriptions = flowing(From::AfterSeq(Seq(3)));
+        let events = gap(&mut subscriptions, (0, 20), (4, 20));
+        assert_eq!(seqs(&events), Some((4, 20)));
+        assert!(gap(&mut subscriptions, (0, 20), (4, 20)).is_empty());
+        assert!(subscriptions.item(Tick(0), item(20)).is_empty());
+        assert_eq!(positions(&subscriptions.item(Tick(0), item(21))), [21]);
+        // The connection is another one, and more is gone meanwhile: what was seen isn't lost.
+        subscriptions.rewind();
+        let request = answer(&mut subscriptions, 2);
+        assert!(
+            matches!(request, Some(Request::Subscribe { from: From::Position(at), .. }) if at == Position(22)),
+            "{request:?}"
+        );
+        let events = gap(&mut subscriptions, (22, 30), (0, 30));
+        assert_eq!(
+            events,
+            [Event::Gap {
+                room: ROOM,
+                positions: (Position(22), Position(30)),
+                seqs: (Seq(22), Seq(30))
+            }]
+        );
+        assert_eq!(positions(&subscriptions.item(Tick(0), item(31))), [31]);
+    }
+
+    #[test]
+    fn who_asks_for_the_last_ones_gets_as_many_as_there_are_and_no_gap() {
+        let mut subscriptions = flowing(From::Last(10));
+        assert!(gap(&mut subscriptions, (0, 20), (15, 20)).is_empty());
+        assert_eq!(positions(&subscriptions.item(Tick(0), item(21))), [21]);
+        assert_eq!(seqs(&gap(&mut subscriptions, (22, 25), (0, 25))), Some((22, 25)));
+    }
+
+    #[test]
+    fn items_missing_before_a_gap_are_asked_for_again() {
+        let mut subscriptions = flowing(From::AfterSeq(Seq(0)));
+        subscriptions.item(Tick(0), item(1));
+        assert!(gap(&mut subscriptions, (4, 9), (0, 9)).is_empty());
+        assert!(answer(&mut subscriptions, 2).is_some());
+        assert_eq!(positions(&subscriptions.item(Tick(0), item(2))), [2]);
+        assert_eq!(positions(&subscriptions.item(Tick(0), item(3))), [3]);
+        assert_eq!(seqs(&gap(&mut subscriptions, (4, 9), (0, 9))), Some((4, 9)));
+    }
+
+    #[test]
+    fn a_gap_of_an_earlier_question_is_not_taken_for_the_answer() {
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.add(Tick(0), ROOM, From::AfterSeq(Seq(90)), Until::Forever, false);
+        subscriptions.ask(Tick(0), 1, true);
+        assert!(gap(&mut subscriptions, (1, 50), (1, 50)).is_empty());
+        subscriptions.subscribed(Tick(0), 1, ROOM, true, true, false);
+        assert_eq!(positions(&subscriptions.item(Tick(0), item(91))), [91]);
     }
 
     #[test]

@@ -149,7 +149,12 @@ impl Node {
     }
 
     fn apply_command(&mut self, index: LogIndex, stamp: &Stamp, command: &Command, turn: &mut Turn) {
+        let trimmed = self.state.trimmed();
         let applied = self.state.apply(index, stamp, command);
+        if self.state.trimmed() > trimmed {
+            turn.later.push_back(Effect::Trim(self.state.trimmed()));
+            self.fanout.trim();
+        }
         for &(room, position, seq) in &applied.items {
             turn.refs.push(ItemRef {
                 room,
@@ -200,7 +205,13 @@ impl Node {
     }
 
     /// The reader's answer for cursors: entries become items again.
-    pub(super) fn items_read(&mut self, token: u64, room: RoomId, start: Position, found: &[(Position, Seq, Entry)]) {
+    pub(super) fn items_read(
+        &mut self,
+        token: u64,
+        room: RoomId,
+        (start, before): (Position, Seq),
+        found: &[(Position, Seq, Entry)],
+    ) {
         let opened: Vec<_> = found
             .iter()
             .map_while(|(position, seq, entry)| {
@@ -221,7 +232,7 @@ impl Node {
                 ),
             );
         }
-        self.fanout.answer(token, room, start, &items);
+        self.fanout.answer(token, room, start, before, &items);
     }
 }
 

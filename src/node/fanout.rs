@@ -2,6 +2,9 @@
 //! position in that stream, and what it gets is a slice of the shared bytes. One that fell behind the tail reads blocks from the
 //! log, which all who are at the same place share. So a slow reader costs its cursor, not a queue.
 //!
+//! What isn't kept any more is a gap: when the reader's answer begins later than a cursor stands, the cursor jumps there, and before the
+//! items it is handed a frame of its own that says so.
+//!
 //! A cursor always stands between two items: when a connection takes only a part of an item, [`Fanout::taken`] gives the rest away to
 //! be kept with the connection's own output, at most one item. So a tail may be cut, and private answers sent, at any time.
 
@@ -11,7 +14,7 @@ use crate::chat::command::Item;
 use crate::limits;
 use crate::log::ReadFrom;
 use crate::types::{ConnId, Position, RoomId, Seq};
-use crate::wire::client::encode_item;
+use crate::wire::client::{Response, encode_item, encode_response};
 
 /// Items of one room, encoded one behind the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -103,12 +106,48 @@ struct Cursor {
     end: Option<Position>,
     /// The question whose answer it waits for.
     waits: Option<u64>,
+    /// The frame that says what it has missed, to be handed out before anything else.
+    gap: Option<Vec<u8>>,
 }
 
 impl Cursor {
     fn is_done(&self) -> bool {
-        matches!((self.at, self.end), (At::Position(at), Some(end)) if at > end)
+        self.gap.is_none() && matches!((self.at, self.end), (At::Position(at), Some(end)) if at > end)
     }
+
+    /// The answer begins at `start`, and the room has had so many messages before: if that is later than this cursor stands, it jumps.
+    fn found(&mut self, start: Position, before: Seq) {
+        let (first, first_seq) = match self.at {
+            At::Position(at) if start <= at => return,
+            At::Position(Position(1)) => (Position(1), Seq(1)),
+            At::Position(at) => (at, Seq(0)),
+            At::AfterSeq(seq) if before <= seq => {
+                // What isn't a message may be missing between that message and the first that is kept; nobody asked for that.
+                self.at = At::Position(start);
+                return;
+            }
+            At::AfterSeq(seq) => (Position(0), seq.next()),
+        };
+        self.at = At::Position(start);
+        let mut frame = Vec::new();
+        let gap = Response::Gap {
+            room: self.room,
+            positions: (first, start.previous()),
+            seqs: (first_seq, before),
+        };
+        encode_response(&gap, &mut frame);
+        self.gap = Some(frame);
+    }
+}
+
+/// Whose bytes are handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    Tail,
+    /// The block that begins there.
+    Block(Position),
+    /// What the cursor alone is told.
+    Gap,
 }
 
 /// A slice that was handed out and not yet taken.
@@ -116,8 +155,7 @@ impl Cursor {
 struct Offer {
     conn: ConnId,
     cursor: usize,
-    /// The block that it is from; `None` is the tail.
-    block: Option<Position>,
+    source: Source,
     from: usize,
     to: usize,
 }
@@ -183,6 +221,7 @@ impl Fanout {
             at,
             end,
             waits: None,
+            gap: None,
         };
         if cursor.is_done() {
             self.done.insert((conn, room));
@@ -246,8 +285,34 @@ impl Fanout {
         }
     }
 
-    /// The reader's answer: consecutive items from `start` on, perhaps none.
-    pub fn answer(&mut self, token: u64, room: RoomId, start: Position, items: &[Item<'_>]) {
+    /// What was read or heard may not be shown any more: everything but what is yet to come is to be read again.
+    pub fn trim(&mut self) {
+        let rooms: Vec<_> = self
+            .streams
+            .iter()
+            .map(|(&room, stream)| (room, stream.tail.next().previous()))
+            .collect();
+        self.reset(rooms);
+    }
+
+    /// The rooms begin anew behind these last positions, which may be later than where they were. Cursors go on from where they are,
+    /// through the reader.
+    pub fn reset(&mut self, rooms: impl IntoIterator<Item = (RoomId, Position)>) {
+        self.offer = None;
+        for (room, last) in rooms {
+            let Some(stream) = self.streams.get_mut(&room) else {
+                continue;
+            };
+            let blocks = stream.blocks.values().map(|block| block.bytes.len()).sum::<usize>();
+            self.bytes -= stream.tail.bytes.len() + blocks;
+            stream.tail = Block::new(last.next());
+            stream.blocks.clear();
+            self.ready.extend(stream.subscribers.iter().copied());
+        }
+    }
+
+    /// The reader's answer: consecutive items from `start` on, perhaps none; the room has had so many messages before.
+    pub fn answer(&mut self, token: u64, room: RoomId, start: Position, before: Seq, items: &[Item<'_>]) {
         let Some(stream) = self.streams.get_mut(&room) else {
             return;
         };
@@ -259,9 +324,7 @@ impl Fanout {
             let cursors = self.cursors.get_mut(conn).into_iter().flatten();
             for cursor in cursors.filter(|cursor| cursor.room == room && cursor.waits == Some(token)) {
                 cursor.waits = None;
-                if let At::AfterSeq(_) = cursor.at {
-                    cursor.at = At::Position(start);
-                }
+                cursor.found(start, before);
                 if cursor.is_done() {
                     self.done.insert((*conn, room));
                 }
@@ -324,7 +387,11 @@ impl Fanout {
     #[must_use]
     pub fn offered(&self) -> Option<&[u8]> {
         let offer = self.offer.as_ref()?;
-        self.block(offer)?.bytes.get(offer.from..offer.to)
+        let bytes = match offer.source {
+            Source::Gap => self.cursor(offer)?.gap.as_ref()?,
+            _ => &self.block(offer)?.bytes,
+        };
+        bytes.get(offer.from..offer.to)
     }
 
     /// Whether there is a question to the reader, or a subscription that has come to its end.
@@ -333,12 +400,16 @@ impl Fanout {
         !self.wanted.is_empty() || !self.done.is_empty()
     }
 
+    fn cursor(&self, offer: &Offer) -> Option<&Cursor> {
+        self.cursors.get(&offer.conn)?.get(offer.cursor)
+    }
+
     fn block(&self, offer: &Offer) -> Option<&Block> {
-        let cursor = self.cursors.get(&offer.conn)?.get(offer.cursor)?;
-        let stream = self.streams.get(&cursor.room)?;
-        match offer.block {
-            None => Some(&stream.tail),
-            Some(start) => stream.blocks.get(&start),
+        let stream = self.streams.get(&self.cursor(offer)?.room)?;
+        match offer.source {
+            Source::Tail => Some(&stream.tail),
+            Source::Block(start) => stream.blocks.get(&start),
+            Source::Gap => None,
         }
     }
 
@@ -348,7 +419,16 @@ impl Fanout {
         if cursor.waits.is_some() || cursor.is_done() {
             return None;
         }
-        let mut from_block = None;
+        if let Some(gap) = &cursor.gap {
+            return Some(Offer {
+                conn,
+                cursor: index,
+                source: Source::Gap,
+                from: 0,
+                to: gap.len(),
+            });
+        }
+        let mut source = Source::Tail;
         if let At::Position(at) = cursor.at {
             if at >= stream.tail.next() {
                 return None;
@@ -359,7 +439,7 @@ impl Fanout {
                 let found = stream.blocks.range_mut(..=at).next_back().map(|(_, block)| block);
                 found
                     .filter(|block| block.holds(at))
-                    .inspect(|block| from_block = Some(block.start))
+                    .inspect(|block| source = Source::Block(block.start))
             };
             if let Some(block) = block {
                 self.clock += 1;
@@ -374,7 +454,7 @@ impl Fanout {
                 return Some(Offer {
                     conn,
                     cursor: index,
-                    block: from_block,
+                    source,
                     from,
                     to,
                 });
@@ -408,6 +488,9 @@ impl Fanout {
         let Some(offer) = self.offer.take().filter(|offer| offer.conn == conn) else {
             return;
         };
+        if offer.source == Source::Gap {
+            return self.gap_taken(&offer, n, rest);
+        }
         let Some(block) = self.block(&offer) else { return };
         let sent = (offer.from + n).min(offer.to);
         let at = block.first_from(sent);
@@ -422,6 +505,22 @@ impl Fanout {
         }
         // The other cursors of the connection have their turn before this one's next.
         cursors.rotate_left(offer.cursor + 1);
+    }
+
+    /// As [`Fanout::taken`], of what a cursor was told of a gap. It keeps its turn: the items behind the gap come next.
+    fn gap_taken(&mut self, offer: &Offer, n: usize, rest: &mut Vec<u8>) {
+        let cursor = self
+            .cursors
+            .get_mut(&offer.conn)
+            .and_then(|cursors| cursors.get_mut(offer.cursor));
+        if let Some(cursor) = cursor.filter(|_| n > 0)
+            && let Some(gap) = cursor.gap.take()
+        {
+            rest.extend_from_slice(gap.get(n..).unwrap_or_default());
+            if cursor.is_done() {
+                self.done.insert((offer.conn, cursor.room));
+            }
+        }
     }
 
     /// Subscriptions that have come to their end since the last call; they are gone now.

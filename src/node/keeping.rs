@@ -130,7 +130,7 @@ impl Node {
             }
             Kept::Holdings(holdings) => {
                 self.cluster.kept_from(now, holdings.first);
-                self.office.hold_marks(holdings);
+                self.holdings = holdings;
             }
             Kept::Damaged { holes, what, .. } => self.damaged(&holes, what),
             Kept::Said { level, text } => self.event(level, text),

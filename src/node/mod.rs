@@ -26,6 +26,7 @@ use crate::chat::State;
 use crate::cluster::message::{Record, Sender};
 use crate::cluster::{Cluster, Output, Purpose, Role};
 use crate::config::{Config, Routing};
+use crate::keep::Holdings;
 use crate::limits;
 use crate::log::{Append, ItemRef, ReadAnswer, ReadFrom, ReadRequest};
 use crate::types::{AppendId, Blob, ConnId, GroupId, LogIndex, Now, RoomId, ServerId, Span, Tick};
@@ -61,6 +62,8 @@ pub struct Node {
     fanout: fanout::Fanout,
     office: office::Office,
     keeping: keeping::Keeping,
+    /// What is kept of the log.
+    holdings: Holdings,
     applying: applying::Applying,
     questions: requests::Questions,
     /// Commands of this server's clients that go to the leader this turn.
@@ -116,6 +119,7 @@ impl Node {
             fanout: fanout::Fanout::default(),
             office: office::Office::default(),
             keeping: keeping::Keeping::default(),
+            holdings: Holdings::default(),
             applying: applying::Applying::default(),
             questions: requests::Questions::default(),
             commands: Vec::new(),
@@ -197,7 +201,10 @@ impl Node {
             .stuck_since()
             .filter(|_| self.unserved.is_none())
             .map(|since| since.after(APPLIES_STUCK));
-        let office = self.office.deadline(&self.state).filter(|_| self.cluster.can_propose());
+        let office = self
+            .office
+            .deadline(&self.config, &self.state, &self.holdings)
+            .filter(|_| self.cluster.can_propose());
         let touch = (self.doors.sessions().next().is_some()).then_some(self.touch_at);
         let all = [
             self.cluster.deadline(),
@@ -303,7 +310,7 @@ impl Node {
         let mut turn = Turn::default();
         loop {
             self.route();
-            let mut quiet = !self.office.work(self.now, &self.config, &mut self.cluster, &self.state);
+            let mut quiet = !self.work();
             while let Some(output) = self.cluster.poll() {
                 quiet = false;
                 self.output(output, &mut records, &mut turn);
@@ -331,6 +338,11 @@ impl Node {
             self.stopped = true;
             self.effects.push_back(Effect::Stopped);
         }
+    }
+
+    fn work(&mut self) -> bool {
+        let (config, cluster) = (&self.config, &mut self.cluster);
+        self.office.work(self.now, config, cluster, &self.state, &self.holdings)
     }
 
     /// This server's commands of the turn go where the leader is; without one they are dropped, and the clients will be asked again.
@@ -453,9 +465,16 @@ impl Node {
                 self.cluster.entries_read(self.now, follower, purpose, from, entries);
             }
             (Reading::Apply, ReadAnswer::Entries { entries, .. }) => self.applying.answer(self.now.tick, entries),
-            (Reading::Items(token, ..), ReadAnswer::Items { room, start, items, .. }) => {
-                self.items_read(token, room, start, &items);
-            }
+            (
+                Reading::Items(token, ..),
+                ReadAnswer::Items {
+                    room,
+                    start,
+                    before,
+                    items,
+                    ..
+                },
+            ) => self.items_read(token, room, (start, before), &items),
             (_, answer) => panic!("the reader answered another question: {answer:?}"),
         }
     }

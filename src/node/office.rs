@@ -1,5 +1,5 @@
 //! What a leader does with commands: it holds them until it may propose, stamps them with Lamport time, clock and log age, and proposes
-//! what only the leader may: releases and expiries that are due, and the settings. A server that doesn't lead has an office too,
+//! what only the leader may: releases and expiries that are due, the settings, and what isn't shown any more. A server that doesn't lead has an office too,
 //! closed.
 
 use std::collections::VecDeque;
@@ -10,7 +10,8 @@ use crate::chat::command::{Command, Settings, Stamp};
 use crate::chat::content;
 use crate::cluster::Cluster;
 use crate::cluster::message::EntryKind;
-use crate::config::Config;
+use crate::config::{Config, Retention};
+use crate::keep::{Holdings, Mark};
 use crate::limits;
 use crate::types::{Blob, Lamport, LogIndex, Now, Span, Tick};
 use crate::wire::command;
@@ -56,7 +57,14 @@ impl Office {
     }
 
     /// Proposes what it may. Whether it proposed anything.
-    pub fn work(&mut self, now: Now, config: &Arc<Config>, cluster: &mut Cluster, state: &State) -> bool {
+    pub fn work(
+        &mut self,
+        now: Now,
+        config: &Arc<Config>,
+        cluster: &mut Cluster,
+        state: &State,
+        holdings: &Holdings,
+    ) -> bool {
         let start = cluster.term_start();
         if start == LogIndex(0) || state.applied() < start {
             self.desk = None;
@@ -75,6 +83,9 @@ impl Office {
             self.held_bytes -= bytes.len();
             // Only what every replica can read enters the log.
             let Ok(decoded) = command::decode(&bytes) else { continue };
+            if is_leaders(&decoded) {
+                continue;
+            }
             let mut seen = Lamport(0);
             if let Some(head) = content::head(&decoded) {
                 // The server that its client speaks to gets to the outcome by itself.
@@ -98,6 +109,9 @@ impl Office {
             if state.settings() != settings {
                 due.push(Command::Settings(settings));
             }
+            if let Some(index) = trim_due(config.log.retention, holdings, desk.stamp.age_ms, state) {
+                due.push(Command::Trim { index });
+            }
             for command in due {
                 let index = desk.propose(now, cluster, Lamport(0), &command::encode(&command));
                 desk.proposed = index.unwrap_or(desk.proposed);
@@ -108,9 +122,10 @@ impl Office {
     }
 
     /// When something will be due that the leader must propose.
-    pub fn deadline(&self, state: &State) -> Option<Tick> {
+    pub fn deadline(&self, config: &Config, state: &State, holdings: &Holdings) -> Option<Tick> {
         let desk = self.desk.as_ref().filter(|desk| state.applied() >= desk.proposed)?;
-        let due_ms = state.next_due()?;
+        let trim = next_trim(config.log.retention, holdings, state);
+        let due_ms = state.next_due().into_iter().chain(trim).min()?;
         let wait = Span::from_ms(due_ms.saturating_sub(desk.stamp.age_ms));
         // Age advances by a bounded step a time, so the clock must be looked at that often.
         Some(desk.aged.after(wait.min(limits::AGE_STEP_MAX).max(Span::from_ms(10))))
@@ -145,3 +160,45 @@ fn settings(config: &Config) -> Settings {
         name_release_ms: limits::NAME_RELEASE.as_ms(),
     }
 }
+
+/// Whether only the leader itself may make this command: another server that sends it is mistaken.
+fn is_leaders(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Release { .. }
+            | Command::Expire { .. }
+            | Command::ForgetKeys
+            | Command::Settings(_)
+            | Command::Trim { .. }
+    )
+}
+
+/// The checkpoints at which something could be given up that is shown yet, ascending. What this server hasn't applied can't be: a
+/// command for it would come to less than it asks for, and be proposed again.
+fn marks<'a>(holdings: &'a Holdings, state: &State) -> impl DoubleEndedIterator<Item = &'a Mark> {
+    let (trimmed, applied) = (state.trimmed(), state.applied());
+    let fits = move |mark: &&Mark| trimmed < mark.index && mark.index <= applied;
+    holdings.marks.iter().filter(fits)
+}
+
+/// Up to where entries are to be given up at that log age, if that is more than was before. Only what is in a checkpoint can be.
+fn trim_due(retention: Retention, holdings: &Holdings, age_ms: u64, state: &State) -> Option<LogIndex> {
+    let mut newest_first = marks(holdings, state).rev();
+    let mark = match retention {
+        Retention::Forever => None,
+        Retention::Age(span) => newest_first.find(|mark| mark.age_ms.saturating_add(span.as_ms()) <= age_ms),
+        Retention::Size(bytes) => newest_first.find(|mark| mark.bytes_after >= bytes),
+    };
+    mark.map(|mark| mark.index)
+}
+
+/// The log age at which [`trim_due`] next has something because of age. Because of size it has something only when the holdings
+/// change, and then the node works anyway.
+fn next_trim(retention: Retention, holdings: &Holdings, state: &State) -> Option<u64> {
+    let Retention::Age(span) = retention else { return None };
+    let ages = marks(holdings, state).map(|mark| mark.age_ms.saturating_add(span.as_ms()));
+    ages.min()
+}
+
+#[cfg(test)]
+mod tests;

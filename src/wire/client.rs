@@ -250,6 +250,17 @@ pub enum Response {
         /// In words.
         text: String,
     },
+    /// In the place of items of a subscribed room that were asked for and are kept no more: the next item, if any comes, is the one
+    /// after these.
+    Gap {
+        /// The room.
+        room: RoomId,
+        /// The positions of the first and the last of them; the first is 0 if this server can't know it.
+        positions: (Position, Position),
+        /// The numbers of the first and the last message among them; the first is 0 if this server can't know it. The second is below
+        /// the first if there is none, and is in any case the number of the last message before the next item.
+        seqs: (Seq, Seq),
+    },
 }
 
 /// Where clients reach a server.
@@ -511,5 +522,11 @@ mod tests {
         assert_eq!(hex, "0a00000000fc53594e4301010178");
         assert_eq!(body(&Response::Pong { id: 5 }), [14, 5]);
         assert_eq!(body(&Response::Resend { from: ClientSeq(9) }), [4, 9]);
+        let gap = Response::Gap {
+            room: RoomId(1),
+            positions: (Position(2), Position(300)),
+            seqs: (Seq(3), Seq(4)),
+        };
+        assert_eq!(body(&gap), [17, 1, 2, 251, 44, 1, 3, 4]);
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::chat::command::{Content, Stamp};
 use crate::types::{ClientSeq, SessionId};
-use crate::wire::client::{Item as WireItem, Response, decode_response};
+use crate::wire::client::{Item as WireItem, decode_response};
 use crate::wire::frame::{Split, split};
 
 const ROOM: RoomId = RoomId(1);
@@ -63,7 +63,7 @@ fn read_all(fanout: &mut Fanout, conn: ConnId, most: usize, last: u64) -> Vec<u8
                 ReadFrom::AfterSeq(seq) => seq.0 + 1,
             };
             let items: Vec<Item<'_>> = (start..=last).take(7).map(|at| item(at, "old")).collect();
-            fanout.answer(token, room, Position(start), &items);
+            fanout.answer(token, room, Position(start), Seq(start - 1), &items);
         }
     }
 }
@@ -189,4 +189,203 @@ fn the_end_of_a_subscription_is_not_that_of_its_successor() {
     fanout.subscribe(ANN, ROOM, ReadFrom::Position(Position(2)), None, Position(3));
     assert!(fanout.drain_done().is_empty());
     assert_eq!(positions(&read_all(&mut fanout, ANN, 1000, 3)), vec![2, 3]);
+}
+
+// --- What isn't kept any more -------------------------------------------------------------------
+
+/// What a client makes of the bytes.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Item(u64),
+    Gap { positions: (u64, u64), seqs: (u64, u64) },
+}
+
+fn told(mut bytes: &[u8]) -> Vec<Told> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let Split::Complete { body, consumed } = split(bytes, 1 << 20) else {
+            panic!("a torn frame")
+        };
+        found.push(match decode_response(body) {
+            Ok(Response::Item(item)) => Told::Item(item.position.0),
+            Ok(Response::Gap { positions, seqs, .. }) => Told::Gap {
+                positions: (positions.0.0, positions.1.0),
+                seqs: (seqs.0.0, seqs.1.0),
+            },
+            other => panic!("{other:?}"),
+        });
+        bytes = &bytes[consumed..];
+    }
+    found
+}
+
+fn gap(positions: (u64, u64), seqs: (u64, u64)) -> Vec<Told> {
+    vec![Told::Gap { positions, seqs }]
+}
+
+fn items(positions: impl Iterator<Item = u64>) -> Vec<Told> {
+    positions.map(Told::Item).collect()
+}
+
+/// A room of `last` messages, at positions ten higher than their numbers (ten people joined first), of which those before `first`
+/// are kept no more.
+#[derive(Clone, Copy)]
+struct Kept {
+    first: u64,
+    last: u64,
+}
+
+impl Kept {
+    fn answer(self, fanout: &mut Fanout, wanted: Wanted) {
+        let asked = match wanted.from {
+            ReadFrom::Position(at) => at.0,
+            ReadFrom::AfterSeq(seq) => seq.0 + 11,
+        };
+        let start = asked.max(self.first);
+        let texts = (start..=self.last).take(7);
+        let items: Vec<Item<'_>> = texts
+            .map(|at| Item {
+                seq: Seq(at.saturating_sub(10)),
+                ..item(at, "old")
+            })
+            .collect();
+        let before = Seq(start.saturating_sub(11));
+        fanout.answer(wanted.token, wanted.room, Position(start), before, &items);
+    }
+
+    /// As [`read_all`].
+    fn read_all(self, fanout: &mut Fanout, conn: ConnId, most: usize) -> Vec<Told> {
+        let mut got = Vec::new();
+        loop {
+            while let Some(slice) = pump(fanout, conn) {
+                let n = slice.len().min(most);
+                got.extend_from_slice(&slice[..n]);
+                fanout.taken(conn, n, &mut got);
+            }
+            let wanted = fanout.drain_wanted();
+            if wanted.is_empty() {
+                return told(&got);
+            }
+            wanted.into_iter().for_each(|wanted| self.answer(fanout, wanted));
+        }
+    }
+}
+
+#[test]
+fn a_reader_of_what_is_kept_no_more_is_told_once_and_then_gets_the_rest() {
+    let kept = Kept { first: 51, last: 80 };
+    let cases = [
+        (ReadFrom::Position(Position(1)), gap((1, 50), (1, 40))),
+        (ReadFrom::AfterSeq(Seq(0)), gap((1, 50), (1, 40))),
+        (ReadFrom::Position(Position(30)), gap((30, 50), (0, 40))),
+        (ReadFrom::AfterSeq(Seq(25)), gap((0, 50), (26, 40))),
+        (ReadFrom::AfterSeq(Seq(40)), vec![]),
+        (ReadFrom::Position(Position(51)), vec![]),
+    ];
+    for most in [1, 9, 40, 1 << 20] {
+        for (from, gap) in &cases {
+            let mut fanout = Fanout::default();
+            fanout.subscribe(ANN, ROOM, *from, None, Position(80));
+            let got = kept.read_all(&mut fanout, ANN, most);
+            let (first, rest) = got.split_at(gap.len());
+            assert_eq!(first, gap, "{from:?}, {most} bytes a time");
+            assert_eq!(rest, items(51..=80), "{from:?}, {most} bytes a time");
+            assert!(kept.read_all(&mut fanout, ANN, most).is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_subscription_that_ends_before_what_is_kept_ends_at_once_behind_the_gap() {
+    for most in [1, 1 << 20] {
+        let mut fanout = Fanout::default();
+        fanout.subscribe(
+            ANN,
+            ROOM,
+            ReadFrom::Position(Position(1)),
+            Some(Position(30)),
+            Position(30),
+        );
+        let kept = Kept { first: 51, last: 80 };
+        assert!(pump(&mut fanout, ANN).is_none());
+        for wanted in fanout.drain_wanted() {
+            kept.answer(&mut fanout, wanted);
+        }
+        assert!(fanout.drain_done().is_empty(), "the gap is told first");
+        assert_eq!(kept.read_all(&mut fanout, ANN, most), gap((1, 50), (1, 40)));
+        assert_eq!(fanout.drain_done().len(), 1);
+        assert_eq!(fanout.bytes, 0);
+    }
+}
+
+#[test]
+fn a_room_of_which_nothing_is_kept_is_a_gap_and_then_news() {
+    let mut fanout = Fanout::default();
+    fanout.subscribe(ANN, ROOM, ReadFrom::Position(Position(1)), None, Position(80));
+    let kept = Kept { first: 81, last: 80 };
+    assert_eq!(kept.read_all(&mut fanout, ANN, 10), gap((1, 80), (1, 70)));
+    fanout.publish(&item(81, "new"));
+    assert_eq!(kept.read_all(&mut fanout, ANN, 10), items(81..=81));
+}
+
+#[test]
+fn a_cursor_that_is_overtaken_by_a_trim_jumps_and_says_so() {
+    let mut fanout = Fanout::default();
+    fanout.subscribe(ANN, ROOM, ReadFrom::Position(Position(1)), None, Position(100));
+    fanout.subscribe(BOB, ROOM, ReadFrom::Position(Position(101)), None, Position(100));
+    let all = Kept { first: 1, last: 100 };
+    assert!(pump(&mut fanout, ANN).is_none());
+    for wanted in fanout.drain_wanted() {
+        all.answer(&mut fanout, wanted);
+    }
+    let mut got = Vec::new();
+    let slice = pump(&mut fanout, ANN).unwrap();
+    let n = slice.len() / 2;
+    got.extend_from_slice(&slice[..n]);
+    fanout.taken(ANN, n, &mut got);
+    let got = told(&got);
+    let next = got.len() as u64 + 1;
+    assert_eq!(got, items(1..next));
+    // What was read before isn't shown any more, although it is still in memory.
+    fanout.trim();
+    assert_eq!(fanout.bytes, 0);
+    let kept = Kept { first: 61, last: 100 };
+    let got = kept.read_all(&mut fanout, ANN, 100);
+    assert_eq!(got[..1], gap((next, 60), (0, 50)));
+    assert_eq!(got[1..], items(61..=100));
+    assert!(
+        kept.read_all(&mut fanout, BOB, 100).is_empty(),
+        "who is at the end misses nothing"
+    );
+}
+
+#[test]
+fn after_a_checkpoint_cursors_go_on_through_the_reader() {
+    let mut fanout = Fanout::default();
+    fanout.subscribe(ANN, ROOM, ReadFrom::Position(Position(1)), None, Position(0));
+    (1..=5).for_each(|at| fanout.publish(&item(at, "x")));
+    assert_eq!(told(&read_all(&mut fanout, ANN, 1000, 5)), items(1..=5));
+    fanout.drain_ready();
+    fanout.reset([(ROOM, Position(80)), (RoomId(9), Position(4))]);
+    assert_eq!(fanout.drain_ready().into_iter().collect::<Vec<_>>(), [ANN]);
+    let kept = Kept { first: 51, last: 80 };
+    let got = kept.read_all(&mut fanout, ANN, 1000);
+    assert_eq!(got[..1], gap((6, 50), (0, 40)));
+    assert_eq!(got[1..], items(51..=80));
+    fanout.publish(&item(81, "live"));
+    assert_eq!(kept.read_all(&mut fanout, ANN, 1000), items(81..=81));
+}
+
+#[test]
+fn a_gap_of_which_nothing_is_taken_is_offered_again() {
+    let mut fanout = Fanout::default();
+    fanout.subscribe(ANN, ROOM, ReadFrom::Position(Position(1)), None, Position(80));
+    let kept = Kept { first: 51, last: 80 };
+    assert!(pump(&mut fanout, ANN).is_none());
+    for wanted in fanout.drain_wanted() {
+        kept.answer(&mut fanout, wanted);
+    }
+    assert!(pump(&mut fanout, ANN).is_some());
+    fanout.taken(ANN, 0, &mut Vec::new());
+    assert_eq!(kept.read_all(&mut fanout, ANN, 1000)[..1], gap((1, 50), (1, 40)));
 }
