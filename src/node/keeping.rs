@@ -23,8 +23,6 @@ pub(super) struct Keeping {
     making: bool,
     /// What may be removed, as it was last said: the last entry that nobody reads, and how far a majority agrees.
     trim_told: (LogIndex, LogIndex),
-    /// From where on the reader shows what there is.
-    shown_from: LogIndex,
     /// For whom pieces of checkpoints are read.
     pieces: BTreeMap<u64, ServerId>,
     /// The last token of these.
@@ -70,10 +68,6 @@ impl Node {
             self.effects.push_back(Effect::Keep(KeepJob::Make { index, digest }));
         }
         let (index, agreed) = (self.state.trimmed(), self.cluster.agreed());
-        if index > self.keeping.shown_from {
-            self.keeping.shown_from = index;
-            self.effects.push_back(Effect::Trim(index));
-        }
         let (told, told_agreed) = self.keeping.trim_told;
         // What was agreed on beyond the last entry that may go changes nothing.
         if index > told || (told_agreed < index && agreed > told_agreed) {
@@ -188,12 +182,11 @@ impl Node {
         self.cluster.applied(self.state.applied());
         self.forget_applying();
         let rooms: Vec<_> = self.state.room_ends().collect();
-        self.fanout.reset(&rooms);
+        self.fanout.reset(rooms.iter().map(|&(room, position, _)| (room, position)));
         let (index, taken) = (id.at.index, true);
         self.effects
             .push_back(Effect::Keep(KeepJob::Begun { index, taken }));
         self.keeping.due = None;
-        self.keeping.shown_from = self.state.trimmed();
         self.effects.push_back(Effect::Seed(rooms));
         self.effects.push_back(Effect::Trim(self.state.trimmed()));
         // What became of commands in between is in the state now.
