@@ -1,59 +1,24 @@
 //! The simulator over many seeds. See `sim` for how it works.
 //!
-//! `cargo test` runs a fixed set of seeds, those that once failed (`sim/seeds.txt`), and a few that the commit's hash draws, so that
-//! each commit tries something new. `scripts/simulate.sh` runs as many as wanted.
+//! `cargo test` runs a fixed set of seeds of each mix, those that once failed (`sim/seeds.txt`), and a few that the commit's hash draws,
+//! so that each commit tries something new. `scripts/simulate.sh` runs as many as wanted.
 
 mod sim;
 
-use sim::run::{self, Failure};
+use std::time::Instant;
+
+use sim::minimums::minimums;
+use sim::mixes::Mix;
+use sim::run::{Case, Failure, run_many};
 use sim::sabotage::Sabotage;
+use sim::shrink;
 
-/// Seeds that every run begins with.
-const FIXED: u64 = 160;
-/// Seeds that the commit draws.
+/// Seeds of the standard mix that every run begins with.
+const FIXED_STANDARD: u64 = 300;
+/// Seeds of the swarm.
+const FIXED_SWARM: u64 = 120;
+/// Seeds that the commit draws, of each mix.
 const DRAWN: u64 = 20;
-
-/// What the fixed seeds must have seen, or their being green proves nothing. About half of what they see today.
-const MINIMUMS: &[(&str, u64)] = &[
-    ("worlds", FIXED),
-    ("elections", 350),
-    ("fail-overs with messages in flight", 130),
-    ("partitions", 180),
-    ("one-way partitions", 110),
-    ("partial partitions", 100),
-    ("link resets", 400),
-    ("links given up for their silence", 5),
-    ("multicast dead", 80),
-    ("datagrams lost", 13_000),
-    ("datagrams repeated", 1_900),
-    ("power cuts", 500),
-    ("ends of all servers at once", 200),
-    ("kills", 220),
-    ("orderly stops", 85),
-    ("torn ends cut off", 8),
-    ("most segments of a log", 20),
-    ("ends written anew", 900),
-    ("failed disks", 65),
-    ("leaders that hung", 25),
-    ("leaders' disks that hung", 30),
-    ("followers' disks that hung", 70),
-    ("clients crashed", 100),
-    ("clients that lost their server", 1_100),
-    ("clients told of no quorum", 600),
-    ("sessions gone on with", 900),
-    ("retries recognised", 120),
-    ("resends asked for", 350),
-    ("redirects", 700),
-    ("refused at admission", 1_000),
-    ("names taken", 5),
-    ("messages acknowledged", 280_000),
-    ("items read", 9_000_000),
-    ("items cut in two", 400_000),
-    ("reads from the log", 13_000),
-    ("fresh readings", 6_000),
-    ("stale readings", 1_200),
-    ("fresh lookups", 4_000),
-];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.trim().parse().ok()
@@ -64,11 +29,18 @@ fn fail_with(failures: &[Failure]) -> ! {
     panic!("{} seeds failed:\n{}", failures.len(), lines.join("\n"));
 }
 
-/// Seeds that once failed.
-fn kept_seeds() -> Vec<u64> {
-    let lines = include_str!("sim/seeds.txt").lines();
-    let seeds = lines.filter_map(|line| line.split('#').next()?.trim().parse().ok());
-    seeds.collect()
+/// Seeds that once failed: a line of `seeds.txt` is `SEED` or `MIX SEED`; one without a mix is of the early swarm.
+fn kept_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for line in include_str!("sim/seeds.txt").lines() {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace().rev();
+        if let Some(seed) = words.next() {
+            let mix = words.next().map_or(Some(Mix::Early), Mix::named);
+            let (mix, seed) = (mix.expect("a mix"), seed.parse().expect("a seed"));
+            cases.push(Case::new(mix, seed));
+        }
+    }
+    cases
 }
 
 /// A few seeds that follow from the commit. Without a repository there are none.
@@ -92,18 +64,50 @@ fn commit_seeds() -> Vec<u64> {
     (0..DRAWN).map(|n| (first << 8) + n).collect()
 }
 
-#[test]
-fn whatever_fails_every_promise_holds() {
-    let fixed: Vec<u64> = (1..=FIXED).collect();
-    let (counts, failures) = run::run_many(&fixed, 1, 3);
+/// Runs so many seeds of a mix from one on, says what they saw, and fails if a seed does or if they haven't seen enough.
+fn all_hold(mix: Mix, from: u64, count: u64, threads: usize, failures_max: usize) {
+    let cases: Vec<Case> = (from..from + count).map(|seed| Case::new(mix, seed)).collect();
+    let began = Instant::now();
+    let (counts, failures) = run_many(&cases, threads, failures_max);
+    let (real, seconds) = (
+        began.elapsed().as_secs_f64(),
+        counts.get("virtual milliseconds") as f64 / 1000.0,
+    );
     print!("{}", counts.lines());
+    println!(
+        "{} mix: {} of {count} seeds failed; {seconds:.0} virtual seconds in {real:.1} s: {:.1} seeds a second, {:.0} times real time on {threads} threads",
+        mix.name(),
+        failures.len(),
+        count as f64 / real,
+        seconds / real
+    );
     if !failures.is_empty() {
         fail_with(&failures);
     }
-    let missing = counts.missing(MINIMUMS);
-    assert!(missing.is_empty(), "the fixed seeds have not seen enough: {missing:#?}");
-    let others: Vec<u64> = kept_seeds().into_iter().chain(commit_seeds()).collect();
-    let (_, failures) = run::run_many(&others, 1, 3);
+    let missing = counts.missing(&minimums(mix, count));
+    assert!(
+        missing.is_empty(),
+        "{count} seeds of the {} mix have not seen enough: {missing:#?}",
+        mix.name()
+    );
+}
+
+#[test]
+fn in_the_standard_mix_every_promise_holds() {
+    all_hold(Mix::Standard, 1, FIXED_STANDARD, 1, 3);
+}
+
+#[test]
+fn in_the_swarm_every_promise_holds() {
+    all_hold(Mix::Swarm, 1, FIXED_SWARM, 1, 3);
+}
+
+#[test]
+fn seeds_that_once_failed_and_those_of_the_commit_hold() {
+    let drawn = commit_seeds().into_iter();
+    let drawn = drawn.flat_map(|seed| [Case::new(Mix::Standard, seed), Case::new(Mix::Swarm, seed)]);
+    let cases: Vec<Case> = kept_cases().into_iter().chain(drawn).collect();
+    let (_, failures) = run_many(&cases, 1, 3);
     if !failures.is_empty() {
         fail_with(&failures);
     }
@@ -111,16 +115,17 @@ fn whatever_fails_every_promise_holds() {
 
 #[test]
 fn a_seed_means_the_same_every_time() {
-    let (first, _) = run::run(7, false, None);
-    let (second, _) = run::run(7, false, None);
-    assert_eq!(first, second);
+    for mix in [Mix::Standard, Mix::Swarm, Mix::Early] {
+        let case = Case::new(mix, 7);
+        assert_eq!(case.run().counts, case.run().counts);
+    }
 }
 
 /// The sabotage must be noticed within so many seeds.
-fn caught(sabotage: Sabotage, within: u64) {
+fn caught(mix: Mix, sabotage: Sabotage, within: u64) {
     for seed in 1..=within {
-        if let (_, Some(failure)) = run::run(seed, false, Some(sabotage)) {
-            println!("{sabotage:?} is caught by seed {seed}, {}", failure.text);
+        if let Some(failure) = Case::new(mix, seed).sabotaged(sabotage).run().failure {
+            println!("{sabotage:?} is caught by {} seed {seed}, {}", mix.name(), failure.text);
             return;
         }
     }
@@ -129,45 +134,91 @@ fn caught(sabotage: Sabotage, within: u64) {
 
 #[test]
 fn disks_that_lie_about_a_sync_are_caught() {
-    caught(Sabotage::LyingDisks, 5);
+    caught(Mix::Swarm, Sabotage::LyingDisks, 5);
 }
 
 #[test]
 fn forged_votes_are_caught() {
-    caught(Sabotage::ForgedVotes, 20);
+    caught(Mix::Swarm, Sabotage::ForgedVotes, 20);
 }
 
 #[test]
 fn forged_answers_to_appends_are_caught() {
-    caught(Sabotage::ForgedAppends, 20);
+    caught(Mix::Swarm, Sabotage::ForgedAppends, 20);
 }
 
 #[test]
 fn retries_under_new_numbers_are_caught() {
-    caught(Sabotage::RenumberedRetries, 3);
+    caught(Mix::Swarm, Sabotage::RenumberedRetries, 3);
 }
 
-/// Runs the one seed that `SYNCNET_SEED` names, with a trace if `SYNCNET_TRACE` is set.
+/// The case that `SYNCNET_MIX`, `SYNCNET_SEED`, `SYNCNET_SABOTAGE` and `SYNCNET_FAULTS` name.
+fn named_case() -> Option<Case> {
+    let seed = number("SYNCNET_SEED")?;
+    let mix = std::env::var("SYNCNET_MIX").unwrap_or_else(|_| "swarm".to_string());
+    let mut case = Case::new(Mix::named(&mix).expect("SYNCNET_MIX: standard, swarm or early"), seed);
+    if let Ok(name) = std::env::var("SYNCNET_SABOTAGE") {
+        case.sabotage = Some(Sabotage::named(&name).expect("SYNCNET_SABOTAGE: the name of a sabotage"));
+    }
+    if let Ok(faults) = std::env::var("SYNCNET_FAULTS") {
+        let numbers = faults.split(',').map(str::trim).filter(|number| !number.is_empty());
+        let numbers = numbers.map(|number| number.parse().expect("SYNCNET_FAULTS: numbers of faults"));
+        case.only = Some(numbers.collect());
+    }
+    Some(case)
+}
+
+/// Runs the one case that is named, with a trace if `SYNCNET_TRACE` is set.
 #[test]
 fn replay() {
-    let Some(seed) = number("SYNCNET_SEED") else { return };
-    let trace = std::env::var_os("SYNCNET_TRACE").is_some();
-    let (counts, failure) = run::run(seed, trace, None);
-    print!("{}", counts.lines());
-    if let Some(failure) = failure {
+    let Some(mut case) = named_case() else { return };
+    case.trace = std::env::var_os("SYNCNET_TRACE").is_some();
+    let outcome = case.run();
+    print!("{}", outcome.counts.lines());
+    if let Some(failure) = outcome.failure {
         fail_with(&[failure]);
     }
 }
 
-/// Runs the `SYNCNET_SEEDS` seeds from `SYNCNET_FROM` on, on `SYNCNET_JOBS` threads: what `scripts/simulate.sh` calls.
+/// Leaves out faults of the case that is named for as long as it still fails: `scripts/simulate.sh --shrink`.
+#[test]
+fn shrink() {
+    if std::env::var_os("SYNCNET_SHRINK").is_none() {
+        return;
+    }
+    let Some(case) = named_case() else { return };
+    match shrink::shrink(&case) {
+        Some(shrunk) => println!("{}", shrunk.lines()),
+        None => println!("this seed keeps every promise"),
+    }
+}
+
+/// Runs the `SYNCNET_SEEDS` seeds of `SYNCNET_MIX` from `SYNCNET_FROM` on, on `SYNCNET_JOBS` threads: what `scripts/simulate.sh` calls.
 #[test]
 fn many() {
     let Some(count) = number("SYNCNET_SEEDS") else { return };
+    let mixes = match std::env::var("SYNCNET_MIX").as_deref() {
+        Ok("both") | Err(_) => vec![Mix::Standard, Mix::Swarm],
+        Ok(name) => vec![Mix::named(name).expect("SYNCNET_MIX: standard, swarm, early or both")],
+    };
     let from = number("SYNCNET_FROM").unwrap_or(1);
-    let seeds: Vec<u64> = (from..from + count).collect();
-    let (counts, failures) = run::run_many(&seeds, number("SYNCNET_JOBS").unwrap_or(1) as usize, 10);
-    print!("{}", counts.lines());
-    if !failures.is_empty() {
-        fail_with(&failures);
+    let threads = number("SYNCNET_JOBS").unwrap_or(1) as usize;
+    for mix in mixes {
+        all_hold(mix, from, count, threads, 10);
     }
+}
+
+/// A failure shrinks to a few faults, and the shorter list still fails.
+#[test]
+fn a_failure_shrinks_to_the_faults_that_it_needs() {
+    let failing = (1..=5)
+        .map(|seed| Case::new(Mix::Swarm, seed).sabotaged(Sabotage::LyingDisks))
+        .find_map(|case| shrink::shrink(&case));
+    let shrunk = failing.expect("disks that lie are caught");
+    println!("{}", shrunk.lines());
+    let kept = shrunk.failure.case.only.as_ref().map_or(usize::MAX, |only| only.len());
+    assert!(kept < shrunk.before, "{kept} of {} faults", shrunk.before);
+    assert!(kept <= 3, "{kept} faults for disks that lie");
+    let again = shrunk.failure.case.run().failure.expect("it still fails");
+    assert_eq!(again.text, shrunk.failure.text);
 }

@@ -2,10 +2,38 @@
 
 use syncnet::cluster::Role;
 use syncnet::config::LeaderMode;
+use syncnet::rng::{Rng, mix};
 use syncnet::types::{Span, Tick};
 
-use super::plan::{Fault, server_id};
+use super::plan::{Fault, server_id, shown};
 use super::world::{Happening, World};
+
+/// Draws of faults are not those of anything else.
+const FAULT_DRAWS: u64 = 0xFA17_5EED;
+
+/// A fault that came.
+#[derive(Clone, Debug)]
+pub struct Struck {
+    /// Its number in this history, from 0.
+    pub number: usize,
+    pub when: Tick,
+    pub fault: Fault,
+    pub at: usize,
+    pub span: Span,
+}
+
+impl Struck {
+    pub fn line(&self) -> String {
+        format!(
+            "{:>3}: at {} {:?} at {} for {} ms",
+            self.number,
+            shown(self.when).trim(),
+            self.fault,
+            server_id(self.at),
+            self.span.as_ms()
+        )
+    }
+}
 
 /// The end of a fault.
 #[derive(Clone, Debug)]
@@ -25,39 +53,67 @@ impl World {
         if !self.storm {
             return;
         }
-        let pace = self.plan.fault_pace.draw(&mut self.rng);
+        let number = self.struck.len();
+        if self.plan.faults_apart {
+            self.fault_rng = Rng::new(mix(self.plan.seed ^ FAULT_DRAWS).wrapping_add(number as u64)).child();
+        }
+        let pace = self.plan.fault_pace;
+        let pace = pace.draw(self.fault_rng());
         self.later(pace, Happening::Fault);
-        let Some(&fault) = self.rng.pick(&self.plan.faults) else {
+        let faults = std::mem::take(&mut self.plan.faults);
+        let fault = self.fault_rng().pick(&faults).copied();
+        self.plan.faults = faults;
+        let Some(fault) = fault else { return };
+        let span = self.plan.fault_span;
+        let span = span.draw(self.fault_rng());
+        let at = self.some_server();
+        self.struck.push(Struck {
+            number,
+            when: self.now,
+            fault,
+            at,
+            span,
+        });
+        if self.only.as_ref().is_some_and(|only| !only.contains(&number)) {
             return;
-        };
-        let span = self.plan.fault_span.draw(&mut self.rng);
-        self.strike(fault, span);
+        }
+        self.strike(number, fault, at, span);
+    }
+
+    /// The generator from which faults are drawn.
+    pub(super) fn fault_rng(&mut self) -> &mut Rng {
+        if self.plan.faults_apart {
+            &mut self.fault_rng
+        } else {
+            &mut self.rng
+        }
     }
 
     fn some_server(&mut self) -> usize {
         // The leader is the most interesting one.
-        if self.rng.chance(40)
+        if self.fault_rng().chance(40)
             && let Some(&leader) = self.leaders().last()
         {
             return leader;
         }
-        self.rng.below(self.servers.len() as u64) as usize
+        let count = self.servers.len() as u64;
+        self.fault_rng().below(count) as usize
     }
 
-    fn strike(&mut self, fault: Fault, span: Span) {
-        let at = self.some_server();
+    fn strike(&mut self, number: usize, fault: Fault, at: usize, span: Span) {
         let leads = self.servers[at]
             .node()
             .is_some_and(|node| node.cluster().role() == Role::Leader);
         self.say(|| {
             format!(
-                "fault {fault:?} at {}{} for {} ms",
+                "fault {number}: {fault:?} at {}{} for {} ms",
                 server_id(at),
                 if leads { " (leader)" } else { "" },
                 span.as_ms()
             )
         });
-        let person = self.rng.below(self.people.len().max(1) as u64) as usize;
+        let people = self.people.len().max(1) as u64;
+        let person = self.fault_rng().below(people) as usize;
         match fault {
             Fault::Kill => {
                 self.kill(at);
@@ -75,7 +131,7 @@ impl World {
                     } else {
                         self.kill(at)
                     }
-                    let after = Span(self.rng.between(1, span.0.max(1)));
+                    let after = Span(self.fault_rng().between(1, span.0.max(1)));
                     self.later(after, Happening::Heal(Healing::Start(at)));
                 }
             }
@@ -109,7 +165,7 @@ impl World {
             }
             Fault::SlowDisk => {
                 self.counts.one("slow disks");
-                self.servers[at].disk_factor = self.rng.between(5, 50);
+                self.servers[at].disk_factor = self.fault_rng().between(5, 50);
                 self.later(span, Happening::Heal(Healing::Disk(at)));
             }
             Fault::HungDisk => {
@@ -139,7 +195,7 @@ impl World {
                 }
             }
             Fault::JumpClock => {
-                self.servers[at].wall_skew_ms = self.rng.between(0, 7_200_000) as i64 - 3_600_000;
+                self.servers[at].wall_skew_ms = self.fault_rng().between(0, 7_200_000) as i64 - 3_600_000;
             }
         }
     }
@@ -149,7 +205,7 @@ impl World {
         if count == 1 {
             return at;
         }
-        (at + self.rng.between(1, count as u64 - 1) as usize) % count
+        (at + self.fault_rng().between(1, count as u64 - 1) as usize) % count
     }
 
     fn part(&mut self, fault: Fault, at: usize, span: Span) {
@@ -161,7 +217,7 @@ impl World {
         let mut cuts = Vec::new();
         match fault {
             Fault::Split => {
-                let side: Vec<bool> = (0..count).map(|_| self.rng.chance(50)).collect();
+                let side: Vec<bool> = (0..count).map(|_| self.fault_rng().chance(50)).collect();
                 for a in 0..count {
                     cuts.extend((0..count).filter(|&b| side[a] != side[b]).map(|b| (a, b)));
                 }
@@ -172,12 +228,12 @@ impl World {
                 self.counts.one("partitions");
             }
             Fault::OneWay => {
-                let to: Vec<usize> = if self.rng.chance(50) {
+                let to: Vec<usize> = if self.fault_rng().chance(50) {
                     vec![other]
                 } else {
                     (0..count).filter(|&b| b != at).collect()
                 };
-                let outward = self.rng.chance(50);
+                let outward = self.fault_rng().chance(50);
                 cuts.extend(to.into_iter().map(|b| if outward { (at, b) } else { (b, at) }));
                 self.counts.one("one-way partitions");
             }
@@ -187,10 +243,10 @@ impl World {
             }
         }
         let (links, datagrams) = *self
-            .rng
+            .fault_rng()
             .pick(&[(true, true), (true, true), (true, false), (false, true)])
             .unwrap_or(&(true, true));
-        let resets = links && self.rng.chance(30);
+        let resets = links && self.fault_rng().chance(30);
         for &(from, to) in &cuts {
             if resets {
                 self.reset_link(from, to);

@@ -235,6 +235,7 @@ impl World {
         self.people[at].core.step(self.now, input);
         self.drain_person(at);
         while let Some(call) = self.people[at].calls.pop_front() {
+            self.counts.one("client operations");
             self.say(|| format!("{} calls {call:?}", self.people[at].name));
             self.people[at].core.step(self.now, Input::Call(call));
             self.drain_person(at);

@@ -121,6 +121,10 @@ pub struct Plan {
     pub people: PeoplePlan,
     /// With repetition: what is there twice comes twice as often.
     pub faults: Vec<Fault>,
+    /// Whether each fault draws from a generator of its own, so that it is the same if another is left out.
+    pub faults_apart: bool,
+    /// Whether this is the standard mix.
+    pub standard: bool,
     /// Between two faults.
     pub fault_pace: Delay,
     /// How long a fault lasts.
@@ -209,6 +213,8 @@ impl Plan {
                 window: 64 * 1024,
             },
             faults: Vec::new(),
+            faults_apart: false,
+            standard: false,
             fault_pace: Delay::new(1_000_000, 1_000_000),
             fault_span: Delay::new(1_000_000, 1_000_000),
             storm: Span::from_ms(1_000),
@@ -300,6 +306,8 @@ impl Plan {
                 window: *rng.pick(&[600, 8_192, 65_536]).expect("three"),
             },
             faults: Vec::new(),
+            faults_apart: false,
+            standard: false,
             fault_pace: Delay::new(50_000, *rng.pick(&[300_000, 1_500_000, 4_000_000]).expect("three")),
             fault_span: Delay::new(20_000, *rng.pick(&[600_000, 2_500_000, 6_000_000]).expect("three")),
             storm: Span::from_ms(rng.between(4_000, 14_000)),

@@ -1,5 +1,6 @@
 //! One seed from its beginning to its end, and many of them.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use syncnet::types::{LogIndex, Span};
 
 use super::counts::Counts;
-use super::plan::{Fault, Plan, server_id};
+use super::faults::Struck;
+use super::mixes::{Mix, STANDARD_OPERATIONS_MIN};
+use super::plan::{Fault, server_id};
 use super::sabotage::Sabotage;
 use super::server::{open_log, read_entries};
 use super::world::{Happening, World};
@@ -21,44 +24,104 @@ const CLIENTS_WITHIN: Span = Span::from_ms(5_000);
 /// A seed that broke a promise.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    pub seed: u64,
+    pub case: Case,
     pub text: String,
+    /// The faults that struck, by their numbers.
+    pub struck: Vec<Struck>,
 }
 
-impl Failure {
-    /// The one line that replays it.
-    pub fn line(&self) -> String {
-        let mut text = self.text.clone();
-        text.truncate(text.char_indices().nth(1_500).map_or(text.len(), |(end, _)| end));
+/// What is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub mix: Mix,
+    pub seed: u64,
+    pub sabotage: Option<Sabotage>,
+    /// The numbers of the faults that strike; the others are left out.
+    pub only: Option<BTreeSet<usize>>,
+    pub trace: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    pub counts: Counts,
+    pub failure: Option<Failure>,
+}
+
+impl Case {
+    pub fn new(mix: Mix, seed: u64) -> Case {
+        Case {
+            mix,
+            seed,
+            sabotage: None,
+            only: None,
+            trace: false,
+        }
+    }
+
+    pub fn sabotaged(self, sabotage: Sabotage) -> Case {
+        Case {
+            sabotage: Some(sabotage),
+            ..self
+        }
+    }
+
+    /// Runs it.
+    pub fn run(&self) -> Outcome {
+        let mut world = World::new(self.mix.draw(self.seed));
+        world.trace = self.trace;
+        world.sabotage = self.sabotage;
+        world.only = self.only.clone();
+        world.say(|| world.plan.summary());
+        let began = world.now;
+        let ended = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
+        let virtual_ms = world.now.since(began).as_ms();
+        world.counts.add("virtual milliseconds", virtual_ms);
+        let text = match ended {
+            Ok(()) => world.failure.take(),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+                Some(format!("with a panic: {}", text.unwrap_or_default()))
+            }
+        };
+        let failure = text.map(|text| Failure {
+            case: self.clone(),
+            text,
+            struck: std::mem::take(&mut world.struck),
+        });
+        Outcome {
+            counts: world.counts,
+            failure,
+        }
+    }
+
+    /// The command that replays it.
+    pub fn command(&self) -> String {
+        let numbers = |only: &BTreeSet<usize>| only.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let only = self
+            .only
+            .as_ref()
+            .map(|only| format!(" SYNCNET_FAULTS={}", numbers(only)));
+        let sabotage = self.sabotage.map(|sabotage| format!(" SYNCNET_SABOTAGE={sabotage:?}"));
         format!(
-            "seed {} failed {}\n    replay: SYNCNET_SEED={} SYNCNET_TRACE=1 cargo test --release --test simulator replay -- --nocapture",
-            self.seed, text, self.seed
+            "SYNCNET_MIX={} SYNCNET_SEED={}{}{} SYNCNET_TRACE=1 cargo test --release --test simulator replay -- --exact --nocapture",
+            self.mix.name(),
+            self.seed,
+            sabotage.unwrap_or_default(),
+            only.unwrap_or_default()
         )
     }
 }
 
-/// Runs one seed.
-pub fn run(seed: u64, trace: bool, sabotage: Option<Sabotage>) -> (Counts, Option<Failure>) {
-    let mut counts = Counts::default();
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(Plan::draw(seed));
-        world.trace = trace;
-        world.sabotage = sabotage;
-        world.say(|| world.plan.summary());
-        live(&mut world);
-        counts.merge(&world.counts);
-        world.failure
-    }));
-    let text = match outcome {
-        Ok(None) => return (counts, None),
-        Ok(Some(text)) => text,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            format!("with a panic: {}", text.unwrap_or_default())
-        }
-    };
-    (counts, Some(Failure { seed, text }))
+impl Failure {
+    /// What failed, and the one line that replays it.
+    pub fn line(&self) -> String {
+        let mut text = self.text.clone();
+        text.truncate(text.char_indices().nth(1_500).map_or(text.len(), |(end, _)| end));
+        let (mix, seed) = (self.case.mix.name(), self.case.seed);
+        format!("{mix} seed {seed} failed {text}\n    replay: {}", self.case.command())
+    }
 }
 
 fn live(world: &mut World) {
@@ -104,6 +167,10 @@ fn live(world: &mut World) {
         let result = compare_logs(world, at);
         world.check(result);
     }
+    let operations = world.counts.get("client operations");
+    if world.only.is_none() && world.plan.standard && operations < STANDARD_OPERATIONS_MIN {
+        world.fail(format!("people asked for {operations} things only"));
+    }
     world.counts.one("worlds");
     world
         .counts
@@ -140,8 +207,8 @@ fn compare_logs(world: &mut World, at: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs seeds on so many threads, until one fails or all are done. Gives what was seen, and the failures.
-pub fn run_many(seeds: &[u64], threads: usize, failures_max: usize) -> (Counts, Vec<Failure>) {
+/// Runs cases on so many threads, until so many fail or all are done. Gives what was seen, and the failures.
+pub fn run_many(cases: &[Case], threads: usize, failures_max: usize) -> (Counts, Vec<Failure>) {
     let next = AtomicU64::new(0);
     let seen = Mutex::new((Counts::default(), Vec::new()));
     std::thread::scope(|scope| {
@@ -149,8 +216,8 @@ pub fn run_many(seeds: &[u64], threads: usize, failures_max: usize) -> (Counts, 
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed) as usize;
-                    let Some(&seed) = seeds.get(at) else { return };
-                    let (counts, failure) = run(seed, false, None);
+                    let Some(case) = cases.get(at) else { return };
+                    let Outcome { counts, failure } = case.run();
                     let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     seen.0.merge(&counts);
                     if let Some(failure) = failure {

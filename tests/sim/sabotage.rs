@@ -21,6 +21,19 @@ pub enum Sabotage {
     RenumberedRetries,
 }
 
+pub const SABOTAGES: [Sabotage; 4] = [
+    Sabotage::LyingDisks,
+    Sabotage::ForgedVotes,
+    Sabotage::ForgedAppends,
+    Sabotage::RenumberedRetries,
+];
+
+impl Sabotage {
+    pub fn named(name: &str) -> Option<Sabotage> {
+        SABOTAGES.into_iter().find(|sabotage| format!("{sabotage:?}") == name)
+    }
+}
+
 impl World {
     /// What the network makes of a message.
     pub fn forge(&mut self, from: usize, to: usize, message: PeerMessage) -> PeerMessage {

@@ -1,13 +1,13 @@
 //! The simulated world: virtual time, and everything that is going to happen, in order. One seed, one history: whatever is drawn
 //! comes from generators that the seed gave, and whatever happens at the same moment happens in the order in which it was planned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use syncnet::rng::Rng;
 use syncnet::types::{Span, Term, Tick};
 
 use super::counts::Counts;
-use super::faults::Healing;
+use super::faults::{Healing, Struck};
 use super::net::{Bits, Net};
 use super::oracle::Oracle;
 use super::people::{Conn, Person};
@@ -86,6 +86,12 @@ pub struct World {
     pub keep_events: bool,
     /// Whether faults still come.
     pub storm: bool,
+    /// For the next fault, if the plan has each draw from a generator of its own.
+    pub fault_rng: Rng,
+    /// The faults so far, also those that were left out.
+    pub struck: Vec<Struck>,
+    /// The numbers of the faults that strike, if not all do.
+    pub only: Option<BTreeSet<usize>>,
     /// The first promise that was broken.
     pub failure: Option<String>,
 }
@@ -113,6 +119,9 @@ impl World {
             events: Vec::new(),
             keep_events: false,
             storm: false,
+            fault_rng: Rng::new(0),
+            struck: Vec::new(),
+            only: None,
             failure: None,
             rng,
             plan,

@@ -1,0 +1,123 @@
+//! The two mixes that seeds are run in. `Standard` is the case that people have: three servers, the default times, a minute of
+//! messages, a fault of any kind every five seconds. `Swarm` is everything else: one to seven servers, other times, small limits,
+//! storms of faults. `Early` is the swarm as it was drawn when the seeds in `seeds.txt` failed that don't name a mix: what was added to the
+//! swarm since then comes from generators of its own, so that such a seed still means what it meant.
+
+use std::sync::Arc;
+
+use syncnet::config::{Election, LeaderMode, Routing};
+use syncnet::limits;
+use syncnet::rng::Rng;
+use syncnet::types::Span;
+
+use super::plan::{Delay, FAULTS, Plan, config};
+
+/// How long clients are at work and faults come in a seed of the standard mix.
+pub const STANDARD_SPAN: Span = Span::from_ms(60_000);
+/// The time between two faults in the standard mix.
+const STANDARD_FAULT_EVERY: u64 = 5_000_000;
+/// What people ask a cluster to do in a seed of the standard mix, at least.
+pub const STANDARD_OPERATIONS_MIN: u64 = 500;
+
+/// From what a seed draws its plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix {
+    Standard,
+    Swarm,
+    Early,
+}
+
+impl Mix {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mix::Standard => "standard",
+            Mix::Swarm => "swarm",
+            Mix::Early => "early",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Mix> {
+        [Mix::Standard, Mix::Swarm, Mix::Early]
+            .into_iter()
+            .find(|mix| mix.name() == name)
+    }
+
+    /// What a seed means.
+    pub fn draw(self, seed: u64) -> Plan {
+        match self {
+            Mix::Standard => standard(seed),
+            Mix::Swarm => Plan {
+                faults_apart: true,
+                ..Plan::draw(seed)
+            },
+            Mix::Early => Plan::draw(seed),
+        }
+    }
+}
+
+/// Three servers for a minute, with the default times.
+fn standard(seed: u64) -> Plan {
+    let mut rng = Rng::new(seed ^ 0x57A9_DA2D);
+    let mut rings = [0, 1, 2];
+    rng.shuffle(&mut rings);
+    let mut config = config(3, &rings);
+    config.election = *rng.pick(&[Election::Highest, Election::Lcr]).expect("two");
+    config.leader = *rng.pick(&[LeaderMode::Preferred, LeaderMode::Sticky]).expect("two");
+    config.routing = *rng.pick(&[Routing::Forward, Routing::Redirect]).expect("two");
+    if rng.chance(30) {
+        config.multicast = None;
+    }
+    if rng.chance(10) {
+        config.secret = None;
+    }
+    let segments = [32 * 1024, 128 * 1024, limits::SEGMENT_BYTES_MIN];
+    config.log.segment_size = *rng.pick(&segments).expect("three");
+    let quick = rng.between(50, 500);
+    let slow_disk = *rng.pick(&[300, 2_000, 10_000]).expect("three");
+    let mut delay = |high: u64| Delay {
+        low: quick,
+        high: quick * rng.between(1, high),
+        slow: rng.below(4),
+    };
+    let (link, datagram, client) = (delay(20), delay(40), delay(20));
+    let mut plan = Plan::calm(3);
+    plan.seed = seed;
+    plan.config = Arc::new(config);
+    (plan.link, plan.datagram, plan.client) = (link, datagram, client);
+    plan.loss = if rng.chance(50) { rng.between(0, 30) } else { 0 };
+    plan.repeat = if rng.chance(50) { rng.between(0, 20) } else { 0 };
+    plan.replays = rng.chance(20);
+    plan.write = Delay::new(10, 200);
+    plan.sync = Delay {
+        low: slow_disk / 4,
+        high: slow_disk,
+        slow: rng.below(4),
+    };
+    plan.read = Delay {
+        low: 50,
+        high: slow_disk,
+        slow: rng.below(4),
+    };
+    plan.turn = Delay::new(5, rng.between(10, 500));
+    plan.drain_each = rng.chance(30);
+    let people = &mut plan.people;
+    people.count = rng.between(4, 8) as usize;
+    people.rooms = rng.between(1, 3) as usize;
+    // So that all of them together do some ten things a second.
+    let pace = people.count as u64 * 100_000;
+    people.pace = Delay::new(pace / 10, pace * 19 / 10);
+    people.burst = *rng.pick(&[1, 1, 3]).expect("three");
+    people.text_max = *rng.pick(&[20, 100, 3_000]).expect("three");
+    people.asks = rng.below(30);
+    people.follows = rng.below(20);
+    people.closes = rng.below(4);
+    people.odd = rng.below(15);
+    people.window = *rng.pick(&[600, 8_192, 65_536]).expect("three");
+    plan.faults = FAULTS.to_vec();
+    plan.faults_apart = true;
+    plan.standard = true;
+    plan.fault_pace = Delay::new(STANDARD_FAULT_EVERY, STANDARD_FAULT_EVERY);
+    plan.fault_span = Delay::new(50_000, *rng.pick(&[1_000_000, 3_000_000, 6_000_000]).expect("three"));
+    plan.storm = STANDARD_SPAN;
+    plan
+}
