@@ -21,6 +21,11 @@ pub struct ServerFile {
 }
 
 impl ServerDisk {
+    /// Another disk, with nothing on it.
+    pub fn renew(&mut self) {
+        self.disk = SimDisk::new();
+    }
+
     /// From now on a sync of a file does nothing, and says that it was done.
     pub fn lie(&self) {
         self.lies.store(true, Ordering::Relaxed);

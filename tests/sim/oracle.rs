@@ -126,6 +126,12 @@ impl Oracle {
         Ok(())
     }
 
+    /// A server begins anew with another directory: what it promised with the old one is void, and never heard of again.
+    pub fn begins_anew(&mut self, at: usize) {
+        self.servers[at] = Watched::default();
+        self.votes.retain(|&(server, _), _| server != at);
+    }
+
     /// A server says something to another: promises are noted.
     pub fn sends(&mut self, at: usize, to: ServerId, message: &PeerMessage) -> Result<(), String> {
         let PeerMessage::Cluster(message) = message else {
@@ -208,6 +214,11 @@ impl Oracle {
             }
             // Beyond what is durable the disk may still show entries that are being replaced.
             let entries = older(index, commit.min(cluster.durable()))?;
+            if entries.first().is_none_or(|first| first.index != index) && index < cluster.first_kept() {
+                // A checkpoint stands for it.
+                self.servers[at].compared = cluster.first_kept().previous();
+                continue;
+            }
             if entries.first().is_none_or(|first| first.index != index) {
                 // Known to be committed, and not here yet.
                 break;

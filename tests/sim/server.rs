@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use syncnet::cluster::message::Entry;
 use syncnet::log::reader::Reader;
-use syncnet::log::recovery::{OpenError, Opened, Options};
+use syncnet::keep::keeper::Keeper;
+use syncnet::keep::open::Opened;
+use syncnet::log::recovery::{OpenError, Options};
 use syncnet::log::worker::ReaderJob;
 use syncnet::log::writer::Log;
 use syncnet::log::{Append, ReadAnswer, ReadRequest, Recovered};
@@ -42,6 +44,8 @@ pub struct Server {
     pub id: ServerId,
     pub disk: ServerDisk,
     pub directory: DirectoryId,
+    /// Whether the directory is new in the place of another.
+    pub replaced: bool,
     boot: Boot,
     /// Counts the processes: what was meant for an earlier one is void.
     pub life: u64,
@@ -92,6 +96,7 @@ impl Server {
             id: server_id(at),
             disk: ServerDisk::default(),
             directory: DirectoryId(rng.draw() | 1),
+            replaced: false,
             boot: Boot(0),
             life: 0,
             process: None,
@@ -141,7 +146,7 @@ pub fn open_log(world: &World, at: usize, disk: ServerDisk) -> Result<Opened<Ser
         reached: world.servers[at].reached,
         checkpoint: None,
     };
-    Log::open(disk, world.servers[at].directory, &options)
+    Opened::open(disk, world.servers[at].directory, options)
 }
 
 /// Entries as they stand on the disk of a server, a bounded number of them.
@@ -174,6 +179,14 @@ impl World {
                 self.counts.one("failed disks");
                 return self.later(Span::from_ms(300), Happening::Start { server: at });
             }
+            Err(error @ OpenError::Untrusted { .. }) if self.servers.len() > 1 => {
+                let why = error.to_string();
+                self.set_aside(at, &why);
+                match open_log(self, at, self.servers[at].disk.clone()) {
+                    Ok(opened) => opened,
+                    Err(error) => return self.fail(format!("{} can't begin anew: {error}", server_id(at))),
+                }
+            }
             Err(error) => return self.fail(format!("{} can't be started: {error}", server_id(at))),
         };
         if opened.report.cut_bytes > 0 {
@@ -185,8 +198,10 @@ impl World {
         if opened.report.rewritten_bytes > 0 {
             self.counts.one("ends written anew");
         }
-        let recovered = opened.groups.into_iter().find(|(group, _)| *group == GroupId::ROOT);
-        let recovered = recovered.map(|(_, recovered)| recovered).unwrap_or_default();
+        let recovered = opened.recovered;
+        if !recovered.holes.is_empty() {
+            self.counts.add("holes found at a start", recovered.holes.len() as u64);
+        }
         let result = self.oracle.restarted(at, &recovered);
         self.check(result);
         let config = Arc::clone(&self.plan.config);
@@ -205,8 +220,8 @@ impl World {
             directory: server.directory,
             boot: server.boot,
             recovered,
-            state: syncnet::chat::State::new(),
-            replaced: false,
+            state: opened.state,
+            replaced: server.replaced,
             seed: server.rng.draw(),
         };
         let node = match Node::new(setup, server.now(self.now)) {
@@ -251,6 +266,27 @@ impl World {
         server.turn_at = None;
         self.net_ended(at, machine_goes_on);
         self.streams_ended(at, machine_goes_on);
+    }
+
+    /// What is on the disk doesn't count any more: it is put aside, and the server begins anew with another directory.
+    pub fn set_aside(&mut self, at: usize, why: &str) {
+        self.counts.one("directories set aside");
+        self.say(|| format!("{} begins anew: {why}", server_id(at)));
+        self.oracle.begins_anew(at);
+        let server = &mut self.servers[at];
+        server.disk.renew();
+        server.directory = DirectoryId(server.rng.draw() | 1);
+        server.boot = Boot(0);
+        server.reached = Lsn(0);
+        server.replaced = true;
+    }
+
+    /// The node has said that its directory's word doesn't count any more.
+    fn renounce(&mut self, at: usize, why: &str) {
+        self.counts.one("directories renounced");
+        self.end_process(at, true);
+        self.set_aside(at, why);
+        self.later(Span::from_ms(200), Happening::Start { server: at });
     }
 
     /// The process dies; what it wrote stays in the page cache.
