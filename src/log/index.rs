@@ -52,8 +52,8 @@ pub enum Lookup {
     Nothing,
     /// They stand here, one after the other.
     Places(Vec<Lsn>),
-    /// These can't be read.
-    Holes(Vec<LogIndex>),
+    /// These can't be read. The first stands here, or behind what stands here.
+    Holes(Vec<LogIndex>, Lsn),
     /// The index file of this segment knows, up to its last entry, but for those that were filled (`Some`) or lost (`None`) since.
     Sealed(Sealed, BTreeMap<LogIndex, Option<Lsn>>),
 }
@@ -245,6 +245,11 @@ impl EntryIndex {
         }
     }
 
+    /// The groups that it knows.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> {
+        self.groups.keys().copied()
+    }
+
     /// The first entry of a group that is held; if none is, the one that will be.
     #[must_use]
     pub fn first(&self, group: GroupId) -> LogIndex {
@@ -383,15 +388,16 @@ impl Entries {
 
     /// The first run of entries in memory.
     fn look(&self, from: LogIndex, to: LogIndex) -> Lookup {
+        let at = usize::try_from(from.0 - self.first.0).unwrap_or(usize::MAX);
         let mut changed = self.changed.range(from..=to).peekable();
         if let Some(&(&index, &(None, _))) = changed.peek()
             && index == from
         {
             let holes = changed.map_while(|(&index, &(lsn, _))| lsn.is_none().then_some(index));
             let holes = holes.zip(from.0..).take_while(|&(index, at)| index.0 == at);
-            return Lookup::Holes(holes.map(|(index, _)| index).collect());
+            let near = self.places.get(at).unwrap_or(0);
+            return Lookup::Holes(holes.map(|(index, _)| index).collect(), Lsn(near * ALIGNMENT));
         }
-        let at = usize::try_from(from.0 - self.first.0).unwrap_or(usize::MAX);
         let wanted = to.0.saturating_add(1).saturating_sub(from.0) as usize;
         let mut places = Vec::new();
         for (place, index) in self.places.iter_from(at).take(wanted).zip(from.0..) {

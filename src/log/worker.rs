@@ -369,7 +369,7 @@ mod tests {
         disk.flip_bit(&name, text as u64, 1);
         workers.reads.send(entries(1)).unwrap();
         match workers.answers.recv().unwrap() {
-            Answer::Failed { what } => assert!(what.starts_with("damaged: log/"), "{what}"),
+            Answer::Read(ReadAnswer::Damaged { what, .. }) => assert!(what.starts_with("log/"), "{what}"),
             other => panic!("{other:?}"),
         }
         drop(workers.stop());

@@ -129,8 +129,11 @@ fn a_fill_replaces_one_place_and_a_loss_stops_a_range() {
     index.lose(ROOT, LogIndex(211));
     index.lose(ROOT, LogIndex(213));
     assert_eq!(look(&index, 209, 9), Lookup::Places(vec![Lsn(20_720)]));
-    assert_eq!(look(&index, 210, 9), Lookup::Holes(vec![LogIndex(210), LogIndex(211)]));
-    assert_eq!(look(&index, 210, 1), Lookup::Holes(vec![LogIndex(210)]));
+    assert_eq!(
+        look(&index, 210, 9),
+        Lookup::Holes(vec![LogIndex(210), LogIndex(211)], Lsn(20_800))
+    );
+    assert_eq!(look(&index, 210, 1), Lookup::Holes(vec![LogIndex(210)], Lsn(20_800)));
     index.fill(ROOT, LogIndex(211), Lsn(29_000));
     assert_eq!(look(&index, 211, 9), Lookup::Places(vec![Lsn(29_000), Lsn(20_960)]));
     assert_eq!(
@@ -144,7 +147,7 @@ fn a_fill_replaces_one_place_and_a_loss_stops_a_range() {
     // A hole at the end, as a walk finds it.
     index.lose(ROOT, LogIndex(211));
     index.put(ROOT, LogIndex(212), Lsn(29_200));
-    assert_eq!(look(&index, 211, 9), Lookup::Holes(vec![LogIndex(211)]));
+    assert_eq!(look(&index, 211, 9), Lookup::Holes(vec![LogIndex(211)], Lsn(29_104)));
     assert_eq!(look(&index, 212, 9), Lookup::Places(vec![Lsn(29_200)]));
 }
 
