@@ -131,6 +131,10 @@ pub const SEGMENT_BYTES_MIN: u64 = 1024 * 1024;
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// The `segment_size` of a configuration that says nothing, in bytes.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
+/// Segments of the smallest `retention` that is a size: what is given up goes in whole ones.
+pub const RETENTION_SEGMENTS_MIN: u64 = 4;
+/// The shortest `retention` that is an age: below it, readers that reconnect would miss what they were sent a moment ago.
+pub const RETENTION_AGE_MIN: Span = Span::from_ms(60_000);
 /// Bytes that one answer of the reader thread holds at most (one entry more if that alone is larger).
 pub const READ_BYTES_MAX: usize = 256 * 1024;
 /// Jobs waiting for the reader thread.

@@ -118,7 +118,17 @@ fn bounds_are_exact() {
         accepted("\"forever\"", "\"20GiB\"").log.retention,
         Retention::Size(20 << 30)
     );
-    refused("\"forever\"", "\"1MiB\"");
+    assert_eq!(
+        accepted("\"forever\"", "\"64MiB\"").log.retention,
+        Retention::Size(64 << 20)
+    );
+    assert_eq!(
+        accepted("\"forever\"", "\"1m\"").log.retention,
+        Retention::Age(Span::from_ms(60_000))
+    );
+    assert!(refused("\"forever\"", "\"63MiB\"").contains("at least 4 segments: 64MiB or more"));
+    assert!(refused("\"forever\"", "\"59s\"").contains("must be 1m or more"));
+    assert!(refused("\"forever\"", "\"90\"").contains("\"90d\""));
     refused("\"forever\"", "\"always\"");
 }
 

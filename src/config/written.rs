@@ -318,19 +318,24 @@ impl Checker<'_> {
             return Ok(Retention::Forever);
         }
         if let Ok(size) = quantity::size(text) {
-            // The newest segment is being written and can't go.
-            let least = segment_size * 2;
+            // What is given up goes in whole segments, and the newest is being written: with less, hardly anything could stay.
+            let least = segment_size.saturating_mul(limits::RETENTION_SEGMENTS_MIN);
             if size < least {
                 let least = show_size(least);
+                let segments = limits::RETENTION_SEGMENTS_MIN;
                 return self.error(
                     at,
-                    format!("retention = {text:?} must be at least two segments: {least} or more"),
+                    format!("retention = {text:?} must be at least {segments} segments: {least} or more"),
                 );
             }
             return Ok(Retention::Size(size));
         }
         match quantity::duration(text) {
-            Ok(age) if age.as_ms() > 0 => Ok(Retention::Age(age)),
+            Ok(age) if age >= limits::RETENTION_AGE_MIN => Ok(Retention::Age(age)),
+            Ok(_) => {
+                let least = show_duration(limits::RETENTION_AGE_MIN);
+                self.error(at, format!("retention = {text:?} must be {least} or more"))
+            }
             _ => self.error(
                 at,
                 format!(
