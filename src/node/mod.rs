@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use crate::chat::State;
 use crate::cluster::message::{Record, Sender};
-use crate::cluster::{Cluster, Output, Role};
+use crate::cluster::{Cluster, Identity, Output, Purpose, Role};
 use crate::config::{Config, Routing};
 use crate::limits;
 use crate::log::{Append, ItemRef, ReadAnswer, ReadRequest};
@@ -40,7 +40,7 @@ const APPLIES_STUCK: Span = Span::from_ms(500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Reading {
     /// Entries for a follower that is behind the cache.
-    Follower(ServerId),
+    Follower(ServerId, Purpose),
     /// Committed entries to be applied: after a start.
     Apply,
     /// A room's items for cursors; the fan-out's token.
@@ -99,10 +99,17 @@ impl Node {
             boot,
             recovered,
             state,
-            replaced: _,
+            replaced,
             seed,
         } = setup;
-        let cluster = Cluster::new(Arc::clone(&config), me, directory, boot, recovered, now, seed)?;
+        let identity = Identity {
+            server: me,
+            directory,
+            boot,
+            replaced,
+        };
+        let mut cluster = Cluster::new(Arc::clone(&config), identity, recovered, now, seed)?;
+        cluster.applied(state.applied());
         Ok(Node {
             config,
             me,
@@ -368,12 +375,12 @@ impl Node {
             Output::Record(record) => records.push(record),
             Output::ReadEntries {
                 follower,
-                purpose: _,
+                purpose,
                 from,
                 to,
                 bytes_max,
             } => {
-                let token = self.ask(Reading::Follower(follower));
+                let token = self.ask(Reading::Follower(follower, purpose));
                 let group = GroupId::ROOT;
                 let request = ReadRequest::Entries {
                     token,
@@ -441,8 +448,8 @@ impl Node {
             return;
         };
         match (reading, answer) {
-            (Reading::Follower(follower), ReadAnswer::Entries { from, entries, .. }) => {
-                self.cluster.entries_read(self.now, follower, from, entries);
+            (Reading::Follower(follower, purpose), ReadAnswer::Entries { from, entries, .. }) => {
+                self.cluster.entries_read(self.now, follower, purpose, from, entries);
             }
             (Reading::Apply, ReadAnswer::Entries { entries, .. }) => self.applying.answer(self.now.tick, entries),
             (Reading::Items(token), ReadAnswer::Items { room, start, items, .. }) => {
