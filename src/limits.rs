@@ -117,6 +117,20 @@ pub const HAND_OVER_TIMEOUT: Span = Span::from_ms(2_000);
 pub const FORMATION_REPORT_INTERVAL: Span = Span::from_ms(5_000);
 /// Read questions (`tail --no-follow` and the like) waiting for a majority; beyond it the next is refused.
 pub const READS_WAITING_MAX: usize = 4096;
+/// Entries that can't be read and are asked for at once.
+pub const FETCH_ENTRIES_MAX: usize = 1024;
+/// Bytes of entries in one answer to a server that can't read its own (one entry more if that alone is larger): one read of the disk.
+pub const FETCH_BYTES_MAX: usize = 256 * 1024;
+/// A server that was asked for entries and hasn't answered by then is passed over for the next.
+pub const FETCH_TIMEOUT: Span = Span::from_ms(1_000);
+/// The rest after all servers were asked for entries in vain; a new link ends it.
+pub const FETCH_REST: Span = Span::from_ms(1_000);
+/// Bytes of a checkpoint in one frame. One piece at a time is on its way to a server, so that appends are never far behind.
+pub const CHECKPOINT_PIECE_BYTES_MAX: usize = 256 * 1024;
+/// After so long without an answer a server is asked again how much of a checkpoint it has.
+pub const CHECKPOINT_TIMEOUT: Span = Span::from_ms(2_000);
+/// The rest before a leader that has no checkpoint to send looks again.
+pub const CHECKPOINT_REST: Span = Span::from_ms(1_000);
 
 /// Entries applied in a turn: some 10 ms; what is left is applied in the next.
 pub const APPLIES_PER_TURN: usize = 8192;
@@ -309,6 +323,8 @@ pub const CLIENT_HELD_TEXTS_MAX: usize = 256;
 pub const CLIENT_HISTORY_LINES_MAX: usize = 1000;
 
 const _: () = assert!(APPEND_BYTES_MAX + PAYLOAD_BYTES_MAX + 65_536 <= PEER_FRAME_BYTES_MAX);
+const _: () = assert!(FETCH_BYTES_MAX + PAYLOAD_BYTES_MAX + 65_536 <= PEER_FRAME_BYTES_MAX);
+const _: () = assert!(CHECKPOINT_PIECE_BYTES_MAX + 4096 <= PEER_FRAME_BYTES_MAX);
 const _: () = assert!(RECORD_PAYLOAD_BYTES_MAX < SEGMENT_BYTES_MIN as usize / 2);
 const _: () = assert!(MESSAGE_BYTES_DEFAULT <= MESSAGE_BYTES_CEILING);
 const _: () = assert!(IMAGE_OUTCOMES_MAX * (TOPIC_BYTES_MAX + ROOM_NAME_BYTES_MAX + 64) < IMAGE_ROW_BYTES_MAX);

@@ -1,22 +1,15 @@
 //! Appends: how the leader's log gets to the others and what comes back. Messages are built when the outputs are drained, so
 //! that all proposals of a turn go to a follower in one append, and all its progress comes back in one answer.
 
-use crate::cluster::chain::chain;
 use crate::cluster::entries::entry_bytes;
-use crate::cluster::message::{AppendResult, Entry, EntryKind, LogPosition, Message};
+use crate::cluster::message::{AppendResult, Entry, EntryKind, Member, Message};
 use crate::cluster::progress::Mode;
 use crate::cluster::role::RoleState;
-use crate::cluster::{Cluster, Output, Purpose, members, quorum};
+use crate::cluster::{Cluster, Output, Purpose, quorum};
 use crate::limits;
 use crate::types::{Blob, GroupId, Level, LogIndex, Now, ServerId, Term};
 
 impl Cluster {
-    /// Whether our history and the leader's differ, so that nothing of it is taken.
-    #[must_use]
-    pub fn is_out_of_step(&self) -> bool {
-        matches!(&self.role, RoleState::Following(following) if following.is_difference_reported)
-    }
-
     /// Whether [`propose`](Cluster::propose) would take something.
     #[must_use]
     pub fn can_propose(&self) -> bool {
@@ -62,7 +55,8 @@ impl Cluster {
     }
 
     fn flush_appends_to(&mut self, server: ServerId) {
-        let (last, first, now) = (self.log.last().index, self.log.first(), self.now.tick);
+        let (start, last) = (self.log.start().index, self.log.last().index);
+        let (first, now) = (self.log.first(), self.now.tick);
         loop {
             let RoleState::Leader(leader) = &mut self.role else {
                 return;
@@ -71,21 +65,27 @@ impl Cluster {
             let Some(progress) = leader.progress.get_mut(&server) else {
                 return;
             };
+            if progress.next <= start && progress.mode != Mode::Transfer {
+                progress.transfer();
+            }
             let next = progress.next;
+            let mode = progress.mode;
             let wants = next <= last && progress.has_room() && progress.reading.is_none();
             if wants && next >= first {
                 let entries = self.log.gather(next, limits::APPEND_BYTES_MAX);
                 self.send_append(server, entries);
                 continue;
             }
-            if wants && progress.mode == Mode::Replicate && now >= progress.rest_until {
+            let readable = !self.log.is_hole(next);
+            if wants && readable && progress.mode == Mode::Replicate && now >= progress.rest_until {
                 progress.reading = Some(next);
+                let end = self.log.next_hole(next).map_or(first, |hole| hole.min(first));
                 let bytes_max = limits::APPEND_BYTES_MAX;
                 self.outputs.push_back(Output::ReadEntries {
                     follower: server,
                     purpose: Purpose::Append,
                     from: next,
-                    to: first.previous(),
+                    to: end.previous(),
                     bytes_max,
                 });
                 continue;
@@ -95,6 +95,9 @@ impl Cluster {
             let tells = progress.mode == Mode::Replicate && progress.commit_sent < self.commit;
             if probes || tells || progress.is_pulse_due || progress.round_sent < round {
                 self.send_append(server, Vec::new());
+            }
+            if mode == Mode::Transfer {
+                self.flush_checkpoint_to(server);
             }
             return;
         }
@@ -110,11 +113,11 @@ impl Cluster {
         let Some(progress) = leader.progress.get_mut(&server) else {
             return;
         };
-        let at = progress.next.previous();
-        let Some(prev) = self.log.position(at) else {
-            panic!("a leader knows the terms of its own log");
-        };
-        let prev_chain = self.log.chain_at(at).unwrap_or(0);
+        // While a checkpoint is sent, the append only shows that the leader lives, and asks whether the follower is there yet.
+        let prev = self.log.position(progress.next.previous()).unwrap_or(self.log.start());
+        let follows = prev.index.next() == progress.next;
+        let entries = if follows { entries } else { Vec::new() };
+        let prev_chain = self.log.chain_at(prev.index).unwrap_or(0);
         if let Some(last) = entries.last() {
             progress.sent(last.index, entries.iter().map(entry_bytes).sum());
         } else if let Mode::Probe { is_out } = &mut progress.mode {
@@ -138,8 +141,22 @@ impl Cluster {
     }
 
     /// The answer to [`Output::ReadEntries`]; none if they can't be read.
-    pub fn entries_read(&mut self, now: Now, follower: ServerId, from: LogIndex, entries: Vec<Entry>) {
+    pub fn entries_read(
+        &mut self,
+        now: Now,
+        follower: ServerId,
+        purpose: Purpose,
+        from: LogIndex,
+        entries: Vec<Entry>,
+    ) {
         self.wake(now);
+        match purpose {
+            Purpose::Append => self.append_read(follower, from, entries),
+            Purpose::Fetch => self.fetch_read(follower, from, entries),
+        }
+    }
+
+    fn append_read(&mut self, follower: ServerId, from: LogIndex, entries: Vec<Entry>) {
         let rest_until = self.now.tick.after(self.config.timing.heartbeat_interval);
         let RoleState::Leader(leader) = &mut self.role else {
             return;
@@ -178,9 +195,9 @@ impl Cluster {
     /// A server's answer to an append.
     pub(super) fn on_append_answer(&mut self, from: ServerId, term: Term, round: u64, result: AppendResult) {
         let at = self.now.tick;
-        let counts = self.is_link_member(from);
+        let mut counts = self.is_link_member(from);
         if term > self.hard.term {
-            if counts {
+            if counts || self.is_link_known(from) {
                 self.adopt_term(term, None);
             }
             return;
@@ -195,10 +212,24 @@ impl Cluster {
         if term < self.hard.term {
             return;
         }
+        let is_first = progress.verify.is_some_and(|verify| round >= verify);
+        let held = match result {
+            AppendResult::Matched { received, .. } => received,
+            AppendResult::Mismatch { hint, .. } => hint.index,
+            AppendResult::Damaged { .. } => progress.acknowledged,
+        };
+        if is_first {
+            progress.verify = None;
+            progress.has_lost |= counts && held < progress.acknowledged;
+            if progress.has_lost {
+                let acknowledged = progress.acknowledged;
+                self.lost_log(from, held, acknowledged);
+                return;
+            }
+        }
+        counts &= !progress.has_lost;
         if counts {
             progress.answered_at = at;
-        }
-        if counts {
             progress.round = progress.round.max(round.min(leader.round));
         }
         match result {
@@ -209,6 +240,9 @@ impl Cluster {
                         format!("{from} claims entries that {} doesn't have", self.me),
                     );
                     return;
+                }
+                if is_first {
+                    progress.vouches_to(durable); // it may have found since that it can't read something
                 }
                 progress.matched(received, durable);
                 if counts {
@@ -223,13 +257,42 @@ impl Cluster {
                 let place = self.log.agreeable(hint.index.min(refused.previous()), hint.term);
                 progress.probe(place.index.next());
                 progress.received = progress.received.min(place.index);
-                // It had more on its disk once. What it lost doesn't count any longer.
-                progress.durable = progress.durable.min(hint.index);
-                if counts {
-                    progress.counted = progress.counted.min(hint.index);
+            }
+            AppendResult::Damaged { from } => {
+                let known = matches!(progress.mode, Mode::Probe { .. } | Mode::Transfer) && progress.next == from;
+                if from.0 == 0 || from > last || known {
+                    return;
                 }
+                progress.vouches_to(from.previous());
+                progress.probe(from);
+                progress.received = progress.received.min(from.previous());
             }
         }
+    }
+
+    /// A server's log ends before what it had said was on its disk. Whatever else it has promised may be lost as well: a vote.
+    fn lost_log(&mut self, server: ServerId, held: LogIndex, acknowledged: LogIndex) {
+        let (group, term, next) = (GroupId::ROOT, self.hard.term, held.next());
+        if let RoleState::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&server)
+        {
+            progress.vouches_to(LogIndex(0));
+            progress.received = LogIndex(0);
+            progress.probe(next);
+        }
+        let text = format!(
+            "the log of {server} ends at {held}, and it had acknowledged {acknowledged}: its disk has lost something. Nothing that \
+             it says counts until it has begun anew"
+        );
+        self.event(Level::Error, text);
+        self.send(
+            server,
+            Message::LogLost {
+                group,
+                term,
+                acknowledged,
+            },
+        );
     }
 
     /// Commits what is durable at a majority, if it is of our own term: an older entry could still be replaced, however many
@@ -239,241 +302,23 @@ impl Cluster {
             return;
         };
         let durable = |server: ServerId| match leader.progress.get(&server) {
-            _ if server == self.me => self.durability.index(),
+            _ if server == self.me => self.durable(),
             Some(progress) => progress.counted,
             None => LogIndex(0),
         };
-        let Some(members) = &self.members else {
+        let Some(members) = self.roster.in_force() else {
             return;
         };
-        let reached = quorum::reached(members.members.iter().map(|member| durable(member.id)).collect());
+        let certain = |member: &Member| {
+            if self.roster.is_certain(member) {
+                durable(member.id)
+            } else {
+                LogIndex(0)
+            }
+        };
+        let reached = quorum::reached(members.members.iter().map(certain).collect());
         if reached >= leader.term_start && reached > self.commit {
             self.set_commit(reached);
         }
     }
-
-    // --- The follower -----------------------------------------------------------------------------
-
-    /// An append of a leader.
-    pub(super) fn on_append(
-        &mut self,
-        from: ServerId,
-        term: Term,
-        (prev, prev_chain): (LogPosition, u32),
-        commit: LogIndex,
-        round: u64,
-        entries: Vec<Entry>,
-    ) {
-        if self.members.is_some() && !self.is_link_member(from) {
-            return;
-        }
-        if term < self.hard.term {
-            let result = AppendResult::Mismatch {
-                refused: LogIndex(0),
-                hint: self.log.last(),
-            };
-            let term = self.hard.term;
-            self.send(
-                from,
-                Message::AppendAnswer {
-                    group: GroupId::ROOT,
-                    term,
-                    round: 0,
-                    result,
-                },
-            );
-            return;
-        }
-        if !is_consecutive(prev, term, &entries) {
-            self.event(Level::Error, format!("{from} sent an append that makes no sense"));
-            return;
-        }
-        if term > self.hard.term {
-            self.adopt_term(term, None);
-        }
-        match &self.role {
-            RoleState::Seeking(_) | RoleState::Candidate(_) => self.become_following(from),
-            RoleState::Following(following) if following.leader == from => {}
-            RoleState::Following(_) | RoleState::Leader(_) => {
-                self.event(Level::Error, format!("{from} also claims to lead in term {term}"));
-                return;
-            }
-        }
-        let at = self.now.tick;
-        if let RoleState::Following(following) = &mut self.role {
-            following.append_at = at;
-            following.round = following.round.max(round);
-        }
-        self.take_entries(from, prev, prev_chain, commit, entries);
-    }
-
-    fn take_entries(
-        &mut self,
-        from: ServerId,
-        prev: LogPosition,
-        prev_chain: u32,
-        commit: LogIndex,
-        entries: Vec<Entry>,
-    ) {
-        if self.log.term_at(prev.index) != Some(prev.term) {
-            self.refuse_append(from, prev);
-            return;
-        }
-        let ours = self.log.chain_at(prev.index);
-        if prev_chain != 0 && ours.is_some_and(|ours| ours != 0 && ours != prev_chain) {
-            self.report_difference(from, prev.index);
-            return;
-        }
-        if ours.is_none() {
-            // Only the end of the log can lack its check, after a cut into what is only on the disk.
-            self.log.adopt_chain(prev.index, prev_chain);
-        }
-        let matched = LogIndex(prev.index.0 + entries.len() as u64);
-        let held = |entry: &Entry| self.log.term_at(entry.index) == Some(entry.term);
-        let news = entries.iter().take_while(|entry| held(entry)).count();
-        if let Some(entry) = entries.get(news)
-            && entry.index <= self.log.last().index
-        {
-            let keep = entry.index.previous();
-            if keep < self.commit {
-                self.report_difference(from, entry.index);
-                return;
-            }
-            self.truncate(keep);
-            if prev_chain != 0 {
-                let step = |check, held: &Entry| chain(check, held.term, held.index, held.kind, &held.payload);
-                self.log
-                    .adopt_chain(keep, entries.iter().take(news).fold(prev_chain, step));
-            }
-        }
-        for entry in entries.into_iter().skip(news) {
-            if entry.index.0 == 1 && !self.learn_members(&entry) {
-                return;
-            }
-            self.write_entry(entry);
-        }
-        let RoleState::Following(following) = &mut self.role else {
-            return;
-        };
-        following.matched = following.matched.max(matched);
-        following.is_answer_due = true;
-        let commit = commit.min(following.matched);
-        if commit > self.commit {
-            self.set_commit(commit);
-        }
-    }
-
-    /// Removes everything above an index; the records that follow take its place on the disk.
-    fn truncate(&mut self, to: LogIndex) {
-        self.log.truncate(to);
-        self.durability.truncated(to);
-        if to.0 == 0 {
-            self.members = None;
-        }
-        if let RoleState::Following(following) = &mut self.role {
-            following.matched = following.matched.min(to);
-        }
-    }
-
-    /// The first entry of a log says who belongs to the cluster.
-    fn learn_members(&mut self, entry: &Entry) -> bool {
-        let found = if entry.kind == EntryKind::Members {
-            members::decode_members(&entry.payload)
-        } else {
-            None
-        };
-        let Some(found) = found else {
-            self.event(
-                Level::Error,
-                "the first entry of the leader's log doesn't hold the members".to_owned(),
-            );
-            return false;
-        };
-        if let Some(difference) = members::difference(&found, &self.config) {
-            self.outputs.push_back(Output::Misconfigured(difference));
-            return false;
-        }
-        self.members = Some(found);
-        true
-    }
-
-    fn refuse_append(&mut self, from: ServerId, prev: LogPosition) {
-        let hint = self.log.agreeable(prev.index.previous(), prev.term);
-        // What is committed agrees with every leader's log.
-        let commit = self.log.position(self.commit).unwrap_or_default();
-        let hint = if commit.index > hint.index && commit.index < prev.index {
-            commit
-        } else {
-            hint
-        };
-        let (term, group) = (self.hard.term, GroupId::ROOT);
-        let round = if let RoleState::Following(following) = &self.role {
-            following.round
-        } else {
-            0
-        };
-        let result = AppendResult::Mismatch {
-            refused: prev.index,
-            hint,
-        };
-        self.send(
-            from,
-            Message::AppendAnswer {
-                group,
-                term,
-                round,
-                result,
-            },
-        );
-    }
-
-    fn report_difference(&mut self, from: ServerId, index: LogIndex) {
-        let RoleState::Following(following) = &mut self.role else {
-            return;
-        };
-        if !following.is_difference_reported {
-            following.is_difference_reported = true;
-            let text = format!("our history and that of the leader {from} differ at index {index}: nothing is taken");
-            self.event(Level::Error, text);
-        }
-    }
-
-    /// One answer for all that came or became durable since the last.
-    pub(super) fn flush_answer(&mut self) {
-        let (term, group, durable) = (self.hard.term, GroupId::ROOT, self.durability.index());
-        let RoleState::Following(following) = &mut self.role else {
-            return;
-        };
-        if !std::mem::take(&mut following.is_answer_due) {
-            return;
-        }
-        let (to, round, received) = (following.leader, following.round, following.matched);
-        let result = AppendResult::Matched {
-            received,
-            durable: durable.min(received),
-        };
-        self.send(
-            to,
-            Message::AppendAnswer {
-                group,
-                term,
-                round,
-                result,
-            },
-        );
-    }
-}
-
-/// Whether entries follow `prev` and each other, with terms that never go down and none above the leader's.
-fn is_consecutive(prev: LogPosition, term: Term, entries: &[Entry]) -> bool {
-    let mut last = prev;
-    let follows = entries.iter().all(|entry| {
-        let follows = last.index.0.checked_add(1) == Some(entry.index.0) && entry.term >= last.term;
-        last = LogPosition {
-            term: entry.term,
-            index: entry.index,
-        };
-        follows
-    });
-    follows && last.term <= term
 }

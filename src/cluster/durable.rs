@@ -13,6 +13,8 @@ struct Batch {
     /// How far today's log is durable once this batch is. Cutting the log lowers it, so it never speaks for entries that
     /// were written later.
     end: LogIndex,
+    /// Entries that take the place of what couldn't be read, and are still part of today's log.
+    fills: Vec<LogIndex>,
     state: Option<HardState>,
     records: u64,
 }
@@ -51,6 +53,17 @@ impl Durability {
         self.open.records += 1;
     }
 
+    pub(super) fn wrote_fill(&mut self, index: LogIndex) {
+        self.open.fills.push(index);
+        self.open.records += 1;
+    }
+
+    /// The log begins anew after `at`; until that is on the disk, only `held` entries of the old one are the same.
+    pub(super) fn wrote_base(&mut self, at: LogIndex, held: LogIndex) {
+        self.truncated(held);
+        self.wrote_entry(at);
+    }
+
     pub(super) fn wrote_state(&mut self, state: HardState) {
         self.open.state = Some(state);
         self.open.records += 1;
@@ -58,9 +71,10 @@ impl Durability {
 
     pub(super) fn truncated(&mut self, to: LogIndex) {
         self.durable = self.durable.min(to);
-        self.open.end = self.open.end.min(to);
-        for (_, _, batch) in &mut self.pending {
+        let pending = self.pending.iter_mut().map(|(_, _, batch)| batch);
+        for batch in pending.chain([&mut self.open]) {
             batch.end = batch.end.min(to);
+            batch.fills.retain(|&index| index <= to);
         }
     }
 
@@ -70,13 +84,17 @@ impl Durability {
         }
     }
 
-    pub(super) fn persisted(&mut self, id: AppendId) {
+    /// Gives the entries that can be read again.
+    pub(super) fn persisted(&mut self, id: AppendId) -> Vec<LogIndex> {
+        let mut fills = Vec::new();
         while self.pending.front().is_some_and(|&(pending, _, _)| pending <= id) {
             if let Some((_, _, batch)) = self.pending.pop_front() {
                 self.durable = self.durable.max(batch.end);
                 self.state = batch.state.unwrap_or(self.state);
+                fills.extend(batch.fills);
             }
         }
+        fills
     }
 
     /// Appends that wait for the disk.
@@ -112,6 +130,17 @@ mod tests {
         assert_eq!(disk.index(), LogIndex(4));
         disk.persisted(AppendId(2));
         assert_eq!(disk.index(), LogIndex(6));
+    }
+
+    #[test]
+    fn a_fill_that_was_cut_off_fills_nothing() {
+        let mut disk = Durability::new(LogIndex(9), HardState::default());
+        disk.wrote_fill(LogIndex(3));
+        disk.wrote_fill(LogIndex(7));
+        disk.appended(AppendId(1), Tick(0));
+        disk.truncated(LogIndex(5));
+        assert_eq!(disk.persisted(AppendId(1)), [LogIndex(3)]);
+        assert_eq!(disk.index(), LogIndex(5));
     }
 
     #[test]

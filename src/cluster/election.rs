@@ -19,7 +19,12 @@ type Merit = (LogPosition, u64);
 impl Cluster {
     /// Whether our vote counts: there are members, and we are one, with this directory.
     pub(super) fn is_voter(&self) -> bool {
-        self.formed() && self.is_member(self.me, self.directory)
+        self.formed() && !self.renounced && self.is_member(self.me, self.directory)
+    }
+
+    /// Whether we may ask for votes, whatever else we believe: not with entries that we would have to give the others and can't.
+    pub(super) fn may_stand(&self) -> bool {
+        self.is_voter() && self.stopping.is_none() && self.log.holes() == 0
     }
 
     /// Whether we could lead as far as we ourselves go, links aside: what heartbeats call fit.
@@ -27,7 +32,7 @@ impl Cluster {
         let stalled = self
             .durability
             .is_stalled(self.now.tick, self.config.timing.failure_timeout);
-        self.is_voter() && self.fit && !stalled && self.stopping.is_none()
+        self.may_stand() && self.fit && !stalled
     }
 
     fn am_eligible(&self) -> bool {
@@ -157,8 +162,7 @@ impl Cluster {
         let RoleState::Seeking(seeking) = &self.role else {
             return;
         };
-        let may = self.is_voter() && self.stopping.is_none();
-        if may && self.now.tick >= self.turn(seeking) && self.now.tick >= self.guard_until {
+        if self.may_stand() && self.now.tick >= self.turn(seeking) && self.now.tick >= self.guard_until {
             self.ask_votes("its turn has come");
         }
     }
@@ -208,7 +212,7 @@ impl Cluster {
 
     /// Another server asks whether we would vote for it.
     pub(super) fn on_pre_vote(&mut self, from: ServerId, term: Term, last: LogPosition) {
-        if !self.is_voter() || !self.is_link_member(from) {
+        if !self.is_voter() || !self.is_link_known(from) {
             return;
         }
         if let Some(beat) = self.peers.get_mut(&from).and_then(|peer| peer.beat.as_mut()) {
@@ -241,6 +245,7 @@ impl Cluster {
                 refusal,
             },
         );
+        self.send_committed(from);
         match refusal {
             Refusal::Outranked => self.stand_instead(),
             Refusal::LogBehind if self.place() == 0 => self.stand_instead(),
@@ -258,9 +263,10 @@ impl Cluster {
 
     /// The answer to a pre-vote.
     pub(super) fn on_pre_vote_answer(&mut self, from: ServerId, term: Term, granted: bool, refusal: Refusal) {
-        if !self.is_link_member(from) {
+        if !self.is_link_known(from) {
             return;
         }
+        let counts = self.is_link_member(from);
         if !granted && refusal == Refusal::TermBehind && term > self.hard.term {
             if let RoleState::Seeking(_) = &self.role {
                 self.set_term(term, None);
@@ -271,6 +277,7 @@ impl Cluster {
         }
         if let RoleState::Seeking(Seeking { ask: Some(ask), .. }) = &mut self.role
             && granted
+            && counts
             && term == ask.term
         {
             ask.granted.insert(from);

@@ -4,35 +4,25 @@
 //! joined could form a second cluster beside the first. The server with the highest ring position writes the entry, and sends
 //! it only when it is on its own disk, so that there is never a second first entry.
 
-use crate::cluster::members::{configured_digest, decode_members, difference, encode_members, is_sound};
+use crate::cluster::heartbeat::Greeting;
+use crate::cluster::members::{configured_digest, difference, encode_members, is_sound};
 use crate::cluster::message::{Entry, EntryKind, Member, Members, Message};
 use crate::cluster::{Cluster, Output};
 use crate::limits;
-use crate::types::{Blob, ClusterId, DirectoryId, Level, LogIndex, ServerId, Term};
+use crate::types::{Blob, ClusterId, Level, LogIndex, ServerId, Term};
+
+/// Why an empty server doesn't count as one. Others may hold what it had, and may be about to start.
+const REPLACED: &str = "its data directory is new in the place of another: it takes no part in a first start";
 
 impl Cluster {
     /// Whether there is a members entry that counts.
     #[must_use]
     pub fn formed(&self) -> bool {
-        self.members.is_some() && self.commit.0 >= 1
-    }
-
-    /// A member, by id.
-    pub(super) fn member(&self, server: ServerId) -> Option<&Member> {
-        self.members.as_ref()?.members.iter().find(|member| member.id == server)
-    }
-
-    pub(super) fn member_count(&self) -> usize {
-        self.members.as_ref().map_or(0, |members| members.members.len())
-    }
-
-    /// Whether a server with that directory is a member: else it has no vote.
-    pub(super) fn is_member(&self, server: ServerId, directory: DirectoryId) -> bool {
-        self.member(server).is_some_and(|member| member.directory == directory)
+        self.member_count() > 0 && self.commit.0 >= 1
     }
 
     /// A server says what it is: with the first frame of a link, and when it has been formed.
-    pub(super) fn on_hello(&mut self, from: ServerId, cluster: ClusterId, digest: u64) {
+    pub(super) fn on_hello(&mut self, from: ServerId, cluster: ClusterId, digest: u64, replaced: bool) {
         if digest != configured_digest(&self.config) {
             let text = format!("the configuration of {from} has other servers or ring positions than ours");
             self.event(Level::Error, text);
@@ -42,10 +32,24 @@ impl Cluster {
             self.event(Level::Error, format!("{from} belongs to another cluster"));
         }
         if let Some(link) = self.peers.get_mut(&from).and_then(|peer| peer.link.as_mut()) {
-            link.hello = Some((cluster, digest));
+            link.hello = Some(Greeting {
+                cluster,
+                digest,
+                replaced,
+            });
         }
         self.greet(from);
         self.form();
+    }
+
+    /// Says what we are.
+    pub(super) fn send_hello(&mut self, to: ServerId) {
+        let hello = Message::Hello {
+            cluster: self.sender().cluster,
+            members: configured_digest(&self.config),
+            replaced: self.replaced,
+        };
+        self.send(to, hello);
     }
 
     /// Gives an empty member its first entry.
@@ -53,19 +57,19 @@ impl Cluster {
         let Some(link) = self.peer(server).and_then(|peer| peer.link.as_ref()) else {
             return;
         };
-        let empty = matches!(link.hello, Some((ClusterId(0), _)));
+        let empty = link.hello.is_some_and(|hello| hello.cluster.0 == 0);
         if empty
             && self.formed()
             && self.durability.index().0 >= 1
             && self.is_member(server, link.directory)
-            && let Some(members) = self.members.clone()
+            && let Some(members) = self.roster.first_entry().cloned()
         {
             self.send(server, Message::Form { members });
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.members.is_none() && self.log.last().index.0 == 0
+        self.member_count() == 0 && self.log.last().index.0 == 0
     }
 
     /// For whom the first start waits, in words.
@@ -76,12 +80,14 @@ impl Cluster {
             match peer.link.as_ref().map(|link| link.hello) {
                 None => waits.push(format!("{server} (no link)")),
                 Some(None) => waits.push(format!("{server} (hasn't said what it is)")),
-                Some(Some((cluster, _))) if cluster.0 != 0 => {
-                    waits.push(format!("{server} (to hand over the members)"))
-                }
-                Some(Some((_, theirs))) if theirs != digest => waits.push(format!("{server} (configured differently)")),
+                Some(Some(hello)) if hello.cluster.0 != 0 => waits.push(format!("{server} (to hand over the members)")),
+                Some(Some(hello)) if hello.digest != digest => waits.push(format!("{server} (configured differently)")),
+                Some(Some(hello)) if hello.replaced => waits.push(format!("{server} ({REPLACED})")),
                 Some(Some(_)) => {}
             }
+        }
+        if self.replaced {
+            waits.push(format!("{} ({REPLACED})", self.me));
         }
         waits
     }
@@ -130,7 +136,7 @@ impl Cluster {
             self.set_term(term, None);
         }
         let payload = Blob::new(&encode_members(&members));
-        self.members = Some(members);
+        self.roster.push(LogIndex(1), members);
         self.write_entry(Entry {
             index: LogIndex(1),
             term,
@@ -179,17 +185,9 @@ impl Cluster {
     /// We have become part of the cluster: everybody should know at once.
     pub(super) fn now_formed(&mut self) {
         self.beat_due = true;
-        let (cluster, members) = (self.sender().cluster, configured_digest(&self.config));
         let linked: Vec<_> = self.links().collect();
         for server in linked {
-            self.send(
-                server,
-                Message::Hello {
-                    cluster,
-                    members,
-                    replaced: false,
-                },
-            );
+            self.send_hello(server);
             self.greet(server);
         }
         self.wait_again();
@@ -205,19 +203,6 @@ impl Cluster {
         let waits = self.waits_for();
         if !waits.is_empty() && self.is_empty() {
             self.event(Level::Info, format!("the first start waits for {}", waits.join(", ")));
-        }
-    }
-
-    /// The members that recovery found, checked against the configuration.
-    pub(super) fn recovered_members(&self, entry: Option<&Entry>) -> Result<Option<Members>, String> {
-        let Some(entry) = entry else {
-            return Ok(None);
-        };
-        let members = decode_members(&entry.payload)
-            .ok_or_else(|| format!("the members entry {} of the log can't be read", entry.index))?;
-        match difference(&members, &self.config) {
-            Some(difference) => Err(difference),
-            None => Ok(Some(members)),
         }
     }
 }

@@ -4,9 +4,9 @@
 //! A link that is reset is a hint that the process died: it is believed at once, and contradicted by whatever the server
 //! sends later. Silence is believed after the failure time-out. A wrong suspicion costs an election that the others refuse.
 
-use crate::cluster::message::{Datagram, Flags, GroupBeat, Heartbeat, LogPosition, Message};
+use crate::cluster::message::{Datagram, Flags, GroupBeat, Heartbeat, LogPosition, Member, Message};
 use crate::cluster::role::RoleState;
-use crate::cluster::{Cluster, members};
+use crate::cluster::{Cluster, quorum};
 use crate::config::{self, Timing};
 use crate::limits;
 use crate::types::{
@@ -26,8 +26,10 @@ pub(super) struct Peer {
     reported: Option<bool>,
     /// The index of the last difference of digests that was reported.
     digest_reported: LogIndex,
+    /// The last index at which the state with this directory was the same as ours.
+    agreed: Option<(DirectoryId, LogIndex)>,
     /// The digest of a state that we haven't reached yet.
-    early_digest: Option<(LogIndex, u64)>,
+    early_digest: Option<(DirectoryId, (LogIndex, u64))>,
     /// The directory that was last reported as not a member's.
     pub(super) stranger_reported: Option<(DirectoryId, Tick)>,
 }
@@ -41,7 +43,18 @@ pub(super) struct Link {
     /// Whether anything was sent since the last heartbeat.
     pub(super) is_busy: bool,
     /// What its `Hello` said.
-    pub(super) hello: Option<(ClusterId, u64)>,
+    pub(super) hello: Option<Greeting>,
+}
+
+/// What a server says of itself when a link comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Greeting {
+    /// Its cluster; 0 while it has none.
+    pub(super) cluster: ClusterId,
+    /// A digest of its configuration.
+    pub(super) digest: u64,
+    /// Whether its directory is new in the place of another.
+    pub(super) replaced: bool,
 }
 
 /// The last heartbeat of a server.
@@ -65,6 +78,7 @@ impl Peer {
             reset_at: None,
             reported: None,
             digest_reported: LogIndex(0),
+            agreed: None,
             early_digest: None,
             stranger_reported: None,
         }
@@ -113,14 +127,11 @@ impl Cluster {
         }
         self.beat_due = true;
         self.report_peer(server, "");
-        let hello = Message::Hello {
-            cluster: self.sender().cluster,
-            members: members::configured_digest(&self.config),
-            replaced: false,
-        };
-        self.send(server, hello);
+        self.send_hello(server);
         self.greet(server);
-        self.replica_link_up(server);
+        self.send_committed(server);
+        self.ask_again();
+        self.replica_link_up(server, directory);
         self.consider();
     }
 
@@ -141,6 +152,7 @@ impl Cluster {
         self.beat_due = true;
         self.report_peer(server, why);
         self.reads.link_down(server);
+        self.repair_link_down(server);
         self.replica_link_down(server, why);
         self.consider();
     }
@@ -163,7 +175,7 @@ impl Cluster {
         match datagram {
             Datagram::Heartbeat(heartbeat) => self.on_heartbeat(from, directory, heartbeat),
             Datagram::Token { to, group, token } => {
-                let counts = self.members.is_some() && self.is_member(from, directory);
+                let counts = self.is_member(from, directory);
                 if to == self.me && group == GroupId::ROOT && counts {
                     self.on_token(token);
                 }
@@ -173,7 +185,7 @@ impl Cluster {
 
     fn on_heartbeat(&mut self, from: ServerId, directory: DirectoryId, heartbeat: Heartbeat) {
         let at = self.now.tick;
-        if self.members.is_some() && !self.is_member(from, directory) {
+        if self.member_count() > 0 && !self.is_known(from, directory) {
             self.report_stranger(from, directory);
             return;
         }
@@ -200,7 +212,7 @@ impl Cluster {
             last: group.last,
         });
         self.report_peer(from, "");
-        self.compare_digests(from, group.digest);
+        self.compare_digests(from, directory, group.digest);
         if !formed {
             self.greet(from);
         }
@@ -318,13 +330,35 @@ impl Cluster {
         }
         let beats: Vec<_> = self.peers.keys().copied().collect();
         for server in beats {
-            if let Some(theirs) = self.peer(server).and_then(|peer| peer.early_digest) {
-                self.compare_digests(server, theirs);
+            if let Some((directory, theirs)) = self.peer(server).and_then(|peer| peer.early_digest) {
+                self.compare_digests(server, directory, theirs);
             }
         }
     }
 
-    fn compare_digests(&mut self, from: ServerId, (index, theirs): (LogIndex, u64)) {
+    /// The highest index at which a majority of the members had the same state as we, as far as their heartbeats have said. A
+    /// digest runs over all that came before, so they had it at every earlier index too.
+    #[must_use]
+    pub fn agreed(&self) -> LogIndex {
+        let own = self.digests.back().map_or(LogIndex(0), |&(index, _)| index);
+        let agreed = |member: &Member| {
+            if member.id == self.me {
+                return own;
+            }
+            let theirs = self.peer(member.id).and_then(|peer| peer.agreed);
+            theirs.map_or(LogIndex(0), |(directory, index)| {
+                if directory == member.directory {
+                    index
+                } else {
+                    LogIndex(0)
+                }
+            })
+        };
+        let members = self.roster.in_force().map_or(&[][..], |members| &members.members);
+        quorum::reached(members.iter().map(agreed).collect())
+    }
+
+    fn compare_digests(&mut self, from: ServerId, directory: DirectoryId, (index, theirs): (LogIndex, u64)) {
         let ours = self
             .digests
             .iter()
@@ -333,7 +367,14 @@ impl Cluster {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        peer.early_digest = if ours.is_none() { Some((index, theirs)) } else { None };
+        peer.early_digest = if ours.is_none() {
+            Some((directory, (index, theirs)))
+        } else {
+            None
+        };
+        if ours == Some(theirs) && peer.agreed.is_none_or(|(of, at)| of != directory || at < index) {
+            peer.agreed = Some((directory, index));
+        }
         if ours.is_none_or(|ours| ours == theirs) || index.0 == 0 || peer.digest_reported >= index {
             return;
         }
@@ -345,12 +386,15 @@ impl Cluster {
     /// A member's directory isn't the one in the log: it has no vote. Said once for each directory.
     pub(super) fn report_stranger(&mut self, server: ServerId, directory: DirectoryId) {
         let now = self.now.tick;
+        if self.leader() == Some(server) {
+            return; // it has been admitted, and its log will tell us
+        }
         let quiet = |(known, at): (DirectoryId, Tick)| known == directory || now.since(at) < limits::COMPLAINT_INTERVAL;
         if let Some(peer) = self.peers.get_mut(&server)
             && !peer.stranger_reported.is_some_and(quiet)
         {
             peer.stranger_reported = Some((directory, now));
-            let text = format!("{server} has another data directory than when the cluster was formed: it has no vote");
+            let text = format!("{server} has a new data directory: it has no vote until it holds everything");
             self.event(Level::Warn, text);
         }
     }

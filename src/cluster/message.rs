@@ -266,6 +266,12 @@ pub enum AppendResult {
         /// The last entry of the follower that can agree: its end, or the last one of a term not above the refused one.
         hint: LogPosition,
     },
+    /// Nothing is wrong with the place, but an entry before it can't be read, and nobody says that it is committed, or nobody else has it:
+    /// the follower wants the log from there on again, and vouches for nothing after it.
+    Damaged {
+        /// The entry.
+        from: LogIndex,
+    },
 }
 
 /// What a server multicasts each heartbeat interval, and at once when something has changed.

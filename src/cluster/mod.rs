@@ -2,14 +2,18 @@
 //!
 //! [`Cluster`] is one server's part in it. Hand it what happened (links, messages, datagrams, time, what became durable), then
 //! drain [`Cluster::poll`] to the end, then hand it the next thing. In reading order: `role` (what a server can be), `replica`
-//! (terms and votes), `append` and `progress` (the log to the others), `election` (who asks for votes first), `heartbeat` (who
-//! is alive), `formation`, `transfer`, `read`; under them `entries` and `durable` (the log in memory and on the disk).
+//! (terms and votes), `append`, `progress` and `follow` (the log to the others), `checkpoint` (what they get in the place of a log
+//! that isn't kept), `repair` (what a disk has lost), `roster` (who belongs to the cluster), `election` (who asks for votes first),
+//! `heartbeat` (who is alive), `formation`, `transfer`, `read`; under them `entries` and `durable` (the log in memory and on the
+//! disk).
 
 mod append;
 pub mod chain;
+mod checkpoint;
 mod durable;
 mod election;
 mod entries;
+mod follow;
 mod formation;
 mod heartbeat;
 pub mod members;
@@ -17,8 +21,10 @@ pub mod message;
 mod progress;
 mod quorum;
 mod read;
+mod repair;
 mod replica;
 mod role;
+mod roster;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -30,10 +36,12 @@ use crate::cluster::durable::Durability;
 use crate::cluster::entries::Entries;
 use crate::cluster::heartbeat::Peer;
 use crate::cluster::message::{
-    CheckpointId, Datagram, Entry, HardState, LogPosition, Members, Message, Record, Recovered, Sender,
+    CheckpointId, Datagram, Entry, HardState, LogPosition, Message, Record, Recovered, Sender,
 };
 use crate::cluster::read::Reads;
+use crate::cluster::repair::Repair;
 use crate::cluster::role::{RoleState, Seeking};
+use crate::cluster::roster::Roster;
 use crate::config::Config;
 use crate::rng::Rng;
 use crate::types::{
@@ -142,7 +150,11 @@ pub struct Cluster {
     /// All other configured servers.
     peers: BTreeMap<ServerId, Peer>,
     /// The members, once the first entry is in the log.
-    members: Option<Members>,
+    roster: Roster,
+    /// Whether the directory is new in the place of another.
+    replaced: bool,
+    /// Whether it was said that this directory's word doesn't count any more.
+    renounced: bool,
     /// Term and vote, as last written; not always durable.
     hard: HardState,
     log: Entries,
@@ -150,6 +162,11 @@ pub struct Cluster {
     commit: LogIndex,
     applied: LogIndex,
     role: RoleState,
+    repair: Repair,
+    /// Since when a piece of a checkpoint is being stored.
+    storing_since: Option<Tick>,
+    /// For which learner's directory we stood again.
+    stood_again: Option<DirectoryId>,
     /// Who gets our vote once it is durable.
     owed_vote: Option<ServerId>,
     reads: Reads,
@@ -167,17 +184,35 @@ pub struct Cluster {
     announced: Option<(ServerId, Term)>,
 }
 
+/// Who a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Its name in the configuration.
+    pub server: ServerId,
+    /// Its data directory.
+    pub directory: DirectoryId,
+    /// How often that has been started.
+    pub boot: Boot,
+    /// Whether the directory is new in the place of one that was lost or can't be trusted.
+    pub replaced: bool,
+}
+
 impl Cluster {
-    /// A server that has recovered its log. The error says how the members in the log differ from the configuration.
+    /// A server that has recovered its log. What is already applied is told with [`applied`](Cluster::applied). The error says how
+    /// the members in the log differ from the configuration.
     pub fn new(
         config: Arc<Config>,
-        me: ServerId,
-        directory: DirectoryId,
-        boot: Boot,
+        identity: Identity,
         recovered: Recovered,
         now: Now,
         seed: u64,
     ) -> Result<Cluster, String> {
+        let Identity {
+            server: me,
+            directory,
+            boot,
+            replaced,
+        } = identity;
         let Some(ring) = config.server(me).map(|server| server.ring) else {
             return Err(format!("{me} is not in the configuration"));
         };
@@ -195,12 +230,17 @@ impl Cluster {
             guard_until: now.tick,
             outputs: VecDeque::new(),
             peers,
-            members: None,
+            roster: Roster::default(),
+            replaced,
+            renounced: false,
             hard: recovered.state,
             log: Entries::new(&recovered),
-            durability: Durability::new(recovered.last.index, recovered.state),
-            commit: LogIndex(0),
-            applied: LogIndex(0),
+            durability: Durability::new(recovered.last.max(recovered.base).index, recovered.state),
+            commit: recovered.base.index,
+            applied: recovered.base.index,
+            repair: Repair::default(),
+            storing_since: None,
+            stood_again: None,
             role: RoleState::Seeking(Seeking::at_start(now.tick, jitter)),
             owed_vote: None,
             reads: Reads::default(),
@@ -213,14 +253,16 @@ impl Cluster {
             announced: None,
             config,
         };
-        cluster.members = cluster.recovered_members(recovered.members.last())?;
-        cluster.commit = recovered.state.commit.min(recovered.last.index);
+        cluster.recover_members(&recovered.members)?;
+        cluster.commit = cluster.commit.max(recovered.state.commit.min(recovered.last.index));
         cluster.hard.commit = cluster.commit;
+        cluster.commit_members();
         cluster.first_entry_durable();
         if cluster.formed() && !cluster.is_voter() {
-            let text = format!("{me} has another data directory than when the cluster was formed: it has no vote");
+            let text = format!("{me} has a new data directory: it has no vote until it holds everything");
             cluster.event(Level::Warn, text);
         }
+        cluster.report_holes();
         cluster.form();
         cluster.consider();
         Ok(cluster)
@@ -236,6 +278,8 @@ impl Cluster {
         self.check_turn();
         self.check_transfer();
         self.check_reads();
+        self.check_repair();
+        self.check_admission();
         self.report_formation();
         self.form();
         if self.now.tick >= self.beat_at {
@@ -249,9 +293,7 @@ impl Cluster {
     #[must_use]
     pub fn deadline(&self) -> Option<Tick> {
         let by_role = match &self.role {
-            RoleState::Seeking(seeking) if self.is_voter() && self.stopping.is_none() => {
-                Some(self.turn(seeking).max(self.guard_until))
-            }
+            RoleState::Seeking(seeking) if self.may_stand() => Some(self.turn(seeking).max(self.guard_until)),
             RoleState::Following(following) => {
                 let heard = following.append_at.max(following.beat_at);
                 let silent = heard.after(self.config.timing.failure_timeout).after(Span(1));
@@ -261,10 +303,14 @@ impl Cluster {
             RoleState::Seeking(_) | RoleState::Leader(_) => None,
         };
         let report = (!self.formed()).then_some(self.formation_report_at);
-        [Some(self.beat_at), by_role, report, self.reads.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let due = [
+            Some(self.beat_at),
+            by_role,
+            report,
+            self.reads.deadline(),
+            self.repair.deadline(),
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// The next thing that should happen; drain to the end before the next call.
@@ -280,6 +326,7 @@ impl Cluster {
         self.flush_reads();
         self.flush_transfer();
         self.flush_appends();
+        self.flush_repair();
         self.flush_questions();
         self.flush_answer();
         let announced = self.leader().map(|leader| (leader, self.hard.term));
@@ -337,10 +384,10 @@ impl Cluster {
         self.commit
     }
 
-    /// How far our log is durable.
+    /// The entry before the first of our log: what is at or before it is only in a checkpoint.
     #[must_use]
-    pub fn durable(&self) -> LogIndex {
-        self.durability.index()
+    pub fn base(&self) -> LogPosition {
+        self.log.start()
     }
 
     /// The end of our log.
@@ -352,7 +399,7 @@ impl Cluster {
     /// Who we are, for datagrams and handshakes.
     #[must_use]
     pub fn sender(&self) -> Sender {
-        let formed = self.members.as_ref().filter(|_| self.formed());
+        let formed = self.roster.in_force().filter(|_| self.formed());
         let members = match formed {
             Some(formed) => members::digest(formed.members.iter().map(|member| (member.id, member.ring))),
             None => members::configured_digest(&self.config),
@@ -386,12 +433,6 @@ impl Cluster {
 
     fn is_linked(&self, server: ServerId) -> bool {
         self.peer(server).is_some_and(|peer| peer.link.is_some())
-    }
-
-    /// Whether there is a link to a server, and its directory is the member's.
-    fn is_link_member(&self, server: ServerId) -> bool {
-        let link = self.peer(server).and_then(|peer| peer.link.as_ref());
-        link.is_some_and(|link| self.is_member(server, link.directory))
     }
 
     fn linked_members(&self) -> Vec<ServerId> {

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use crate::cluster::checkpoint::Sending;
 use crate::limits;
-use crate::types::{LogIndex, Tick};
+use crate::types::{DirectoryId, LogIndex, Tick};
 
 /// How the leader sends to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,11 +16,15 @@ pub(super) enum Mode {
     },
     /// The logs agree up to `received`: appends follow each other without waiting for answers.
     Replicate,
+    /// It needs entries that the leader doesn't keep any more: it gets a checkpoint, and appends without entries meanwhile.
+    Transfer,
 }
 
 /// One server, as its leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Progress {
+    /// The data directory that all this is about, as far as it is known.
+    pub(super) directory: Option<DirectoryId>,
     pub(super) mode: Mode,
     /// The next entry to send.
     pub(super) next: LogIndex,
@@ -32,6 +37,15 @@ pub(super) struct Progress {
     /// Appends that aren't durable there yet: (last index, bytes). Counted until durable, so that a server whose disk stands
     /// still isn't flooded.
     inflight: VecDeque<(LogIndex, usize)>,
+    /// The highest entry that it has said to be on its disk, in this term. A log that ends before it has lost something.
+    pub(super) acknowledged: LogIndex,
+    /// Since its link came up nothing of this round or later was answered: the first answer that is tells whether it still has
+    /// what it acknowledged.
+    pub(super) verify: Option<u64>,
+    /// It doesn't: nothing that it says counts any more.
+    pub(super) has_lost: bool,
+    /// The checkpoint that it gets, or got until the link was reset.
+    pub(super) sending: Option<Sending>,
     inflight_bytes: usize,
     /// The entry from which the reader was asked.
     pub(super) reading: Option<LogIndex>,
@@ -53,12 +67,17 @@ impl Progress {
     /// At the start of a term: nothing is known, the logs are taken to agree.
     pub(super) fn new(next: LogIndex, now: Tick) -> Progress {
         Progress {
+            directory: None,
             mode: Mode::Probe { is_out: false },
             next,
             received: LogIndex(0),
             durable: LogIndex(0),
             counted: LogIndex(0),
             inflight: VecDeque::new(),
+            acknowledged: LogIndex(0),
+            verify: None,
+            has_lost: false,
+            sending: None,
             inflight_bytes: 0,
             reading: None,
             rest_until: now,
@@ -72,15 +91,48 @@ impl Progress {
 
     /// The link is gone, or another has come: what was under way is lost, and the server may have restarted. What was
     /// durable still is, and a new link is no answer.
-    pub(super) fn reconnect(&mut self, next: LogIndex, now: Tick) {
+    pub(super) fn disconnect(&mut self, next: LogIndex, now: Tick) {
         let fresh = Progress::new(next, now);
         *self = Progress {
+            directory: self.directory,
             durable: self.durable,
             counted: self.counted,
             answered_at: self.answered_at,
             round: self.round,
+            acknowledged: self.acknowledged,
+            has_lost: self.has_lost,
+            sending: self.sending.as_ref().map(|sending| sending.again(now)),
             ..fresh
         };
+    }
+
+    /// A link has come up. With another directory, nothing that was known is true of it. What is asked from `round` on, is asked
+    /// over this link.
+    pub(super) fn connect(&mut self, directory: DirectoryId, next: LogIndex, now: Tick, round: u64) {
+        self.disconnect(next, now);
+        if self.directory.is_some_and(|before| before != directory) {
+            let fresh = Progress::new(next, now);
+            *self = Progress {
+                answered_at: self.answered_at,
+                ..fresh
+            };
+        }
+        self.directory = Some(directory);
+        self.verify = (self.acknowledged.0 > 0).then_some(round);
+    }
+
+    /// It needs what isn't kept any more.
+    pub(super) fn transfer(&mut self) {
+        self.mode = Mode::Transfer;
+        self.reading = None;
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+    }
+
+    /// The server can't vouch for anything after an entry.
+    pub(super) fn vouches_to(&mut self, index: LogIndex) {
+        self.durable = self.durable.min(index);
+        self.counted = self.counted.min(index);
     }
 
     pub(super) fn probe(&mut self, next: LogIndex) {
@@ -96,6 +148,7 @@ impl Progress {
         match self.mode {
             Mode::Probe { is_out } => !is_out,
             Mode::Replicate => self.inflight_bytes < limits::INFLIGHT_BYTES_MAX,
+            Mode::Transfer => false,
         }
     }
 
@@ -108,6 +161,7 @@ impl Progress {
                 self.inflight.push_back((last, bytes));
                 self.inflight_bytes += bytes;
             }
+            Mode::Transfer => {}
         }
     }
 
@@ -115,6 +169,7 @@ impl Progress {
     pub(super) fn matched(&mut self, received: LogIndex, durable: LogIndex) {
         self.received = self.received.max(received);
         self.durable = self.durable.max(durable);
+        self.acknowledged = self.acknowledged.max(durable);
         while self.inflight.front().is_some_and(|&(last, _)| last <= self.durable) {
             if let Some((_, bytes)) = self.inflight.pop_front() {
                 self.inflight_bytes -= bytes;
@@ -122,6 +177,10 @@ impl Progress {
         }
         if self.next <= self.received {
             self.next = self.received.next();
+            if self.mode == Mode::Transfer {
+                self.mode = Mode::Replicate; // it has got there without
+                self.sending = None;
+            }
         }
         if matches!(self.mode, Mode::Probe { .. }) && self.received.next() >= self.next {
             self.mode = Mode::Replicate;
@@ -133,6 +192,7 @@ impl Progress {
         match self.mode {
             Mode::Probe { .. } => refused.next() == self.next,
             Mode::Replicate => refused > self.received,
+            Mode::Transfer => false,
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::cluster::message::Message;
+use crate::cluster::message::{Member, Message};
 use crate::cluster::role::RoleState;
 use crate::cluster::{Cluster, Output, quorum};
 use crate::limits;
@@ -142,10 +142,17 @@ impl Cluster {
             Some(progress) => progress.round,
             None => 0,
         };
-        let Some(members) = &self.members else {
+        let Some(members) = self.roster.in_force() else {
             return;
         };
-        let confirmed = quorum::reached(members.members.iter().map(|member| rounds(member.id)).collect());
+        let certain = |member: &Member| {
+            if self.roster.is_certain(member) {
+                rounds(member.id)
+            } else {
+                0
+            }
+        };
+        let confirmed = quorum::reached(members.members.iter().map(certain).collect());
         let mut done = Vec::new();
         while let Some(question) = leader.questions.front().filter(|question| question.round <= confirmed) {
             // Everything that earlier leaders have committed is below our first entry.

@@ -20,7 +20,7 @@ impl Cluster {
             return; // it was sent over a link that is gone
         };
         self.report_peer(from, "");
-        if self.members.is_some() && !self.is_member(from, directory) {
+        if self.member_count() > 0 && !self.is_known(from, directory) {
             self.report_stranger(from, directory);
         }
         if group_of(&message).is_some_and(|group| group != GroupId::ROOT) {
@@ -55,14 +55,26 @@ impl Cluster {
             Message::TransferNow { term, .. } => self.on_transfer_now(from, term),
             Message::ReadIndex { id, .. } => self.on_read_index(from, id),
             Message::ReadIndexAnswer { id, index, .. } => self.on_read_index_answer(from, id, index),
-            Message::Fetch { .. }
-            | Message::Fetched { .. }
-            | Message::Checkpoint { .. }
-            | Message::CheckpointAnswer { .. }
-            | Message::Committed { .. }
-            | Message::LogLost { .. } => {}
+            Message::Fetch { from: first, to, .. } => self.on_fetch(from, first, to),
+            Message::Fetched {
+                from: first, entries, ..
+            } => self.on_fetched(from, first, entries),
+            Message::Checkpoint {
+                term,
+                id,
+                offset,
+                bytes,
+                ..
+            } => self.on_checkpoint(from, term, id, offset, bytes),
+            Message::CheckpointAnswer { term, id, next, .. } => self.on_checkpoint_answer(from, term, id, next),
+            Message::Committed { at, .. } => self.on_committed(from, at),
+            Message::LogLost { term, acknowledged, .. } => self.on_log_lost(from, term, acknowledged),
             Message::Form { members } => self.on_form(from, members),
-            Message::Hello { cluster, members, .. } => self.on_hello(from, cluster, members),
+            Message::Hello {
+                cluster,
+                members,
+                replaced,
+            } => self.on_hello(from, cluster, members, replaced),
         }
     }
 
@@ -117,7 +129,7 @@ impl Cluster {
         else {
             return;
         };
-        if !self.is_voter() || !self.is_member(from, directory) {
+        if !self.is_voter() || !self.is_known(from, directory) {
             return;
         }
         let candidate = (from, directory);
@@ -182,7 +194,7 @@ impl Cluster {
     }
 
     fn on_vote_answer(&mut self, from: ServerId, term: Term, granted: bool) {
-        if !self.is_link_member(from) {
+        if !self.is_link_known(from) {
             return;
         }
         if term > self.hard.term {
@@ -190,9 +202,11 @@ impl Cluster {
             self.adopt_term(term, None);
             return;
         }
+        let counts = self.is_link_member(from);
         if let RoleState::Candidate(candidate) = &mut self.role
             && granted
             && term == self.hard.term
+            && counts
         {
             candidate.votes.insert(from);
             self.count_votes();
@@ -204,6 +218,7 @@ impl Cluster {
     fn count_votes(&mut self) {
         let (me, majority) = (self.me, self.majority());
         if let RoleState::Candidate(candidate) = &self.role
+            && self.is_voter()
             && candidate.votes.len() >= majority
             && candidate.votes.contains(&me)
         {
@@ -250,12 +265,14 @@ impl Cluster {
         }
     }
 
-    pub(super) fn replica_link_up(&mut self, server: ServerId) {
+    pub(super) fn replica_link_up(&mut self, server: ServerId, directory: DirectoryId) {
         let (at, next) = (self.now.tick, self.log.last().index.next());
         match &mut self.role {
             RoleState::Leader(leader) => {
+                // What is answered with this round or a later one was asked over this link.
+                leader.round += 1;
                 if let Some(progress) = leader.progress.get_mut(&server) {
-                    progress.reconnect(next, at);
+                    progress.connect(directory, next, at, leader.round);
                 }
             }
             RoleState::Candidate(_) => self.send_vote(server),
@@ -269,7 +286,7 @@ impl Cluster {
         match &mut self.role {
             RoleState::Leader(leader) => {
                 if let Some(progress) = leader.progress.get_mut(&server) {
-                    progress.reconnect(next, at);
+                    progress.disconnect(next, at);
                 }
                 leader.questions.retain(|question| question.from != server);
             }
@@ -344,9 +361,14 @@ impl Cluster {
     /// All appends up to this one are durable: votes, answers and our own part of a commit are released.
     pub fn persisted(&mut self, now: Now, id: AppendId) {
         self.wake(now);
-        let before = self.durability.index();
-        self.durability.persisted(id);
+        let before = self.durable();
+        let filled = self.durability.persisted(id);
+        if !filled.is_empty() {
+            filled.into_iter().for_each(|index| self.log.filled(index));
+            self.whole_again();
+        }
         self.pay_vote();
+        let is_more = self.durable() > before;
         let (me, durable) = (self.me, self.durability.state());
         let own_vote = durable.term == self.hard.term && durable.vote == Some((me, self.directory));
         match &mut self.role {
@@ -354,7 +376,7 @@ impl Cluster {
                 candidate.votes.insert(me);
                 self.count_votes();
             }
-            RoleState::Following(following) if self.durability.index() > before => following.is_answer_due = true,
+            RoleState::Following(following) if is_more => following.is_answer_due = true,
             RoleState::Leader(_) => self.advance_commit(),
             _ => {}
         }
@@ -362,14 +384,18 @@ impl Cluster {
         self.shrink();
     }
 
-    /// The state machine has applied everything up to here.
+    /// The state machine has applied everything up to here; so it is committed, whether we knew that after a restart or not.
     pub fn applied(&mut self, index: LogIndex) {
-        self.applied = self.applied.max(index.min(self.commit));
+        let index = index.min(self.log.last().index);
+        if index > self.commit {
+            self.set_commit(index);
+        }
+        self.applied = self.applied.max(index);
         self.shrink();
     }
 
     pub(super) fn shrink(&mut self) {
-        self.log.shrink(self.durability.index(), self.applied, self.commit);
+        self.log.shrink(self.durable(), self.applied, self.commit);
     }
 
     pub(super) fn set_commit(&mut self, commit: LogIndex) {
@@ -387,8 +413,32 @@ impl Cluster {
         if let RoleState::Leader(leader) = &mut self.role {
             leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
         }
+        self.commit_members();
+        self.ask_again();
         if !formed && self.formed() {
             self.now_formed();
+        }
+    }
+
+    /// Our leader says that our log ends before what we had said was on the disk. If the disk has lost that, it may have lost a
+    /// vote as well, so that nothing we have promised counts.
+    fn on_log_lost(&mut self, from: ServerId, term: Term, acknowledged: LogIndex) {
+        let leads = matches!(&self.role, RoleState::Following(following) if following.leader == from);
+        if leads && term == self.hard.term && self.is_voter() {
+            let text = format!(
+                "the log ends before entry {acknowledged}, and the leader {from} knows that this was on the disk: the disk has \
+                 lost something"
+            );
+            self.renounce(text);
+        }
+    }
+
+    /// This directory's word doesn't count any more: from now on it promises nothing.
+    pub(super) fn renounce(&mut self, text: String) {
+        if !self.renounced {
+            self.renounced = true;
+            self.beat_due = true;
+            self.outputs.push_back(Output::Renounce(text));
         }
     }
 }

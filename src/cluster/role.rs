@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::cluster::heartbeat::Peer;
 use crate::cluster::message::{EntryKind, LogPosition, Message, Token};
 use crate::cluster::progress::Progress;
 use crate::cluster::read::Question;
@@ -98,6 +99,10 @@ pub(super) struct Candidate {
 pub(super) struct Leader {
     /// The empty entry with which the term began.
     pub(super) term_start: LogIndex,
+    /// Who has voted for it.
+    pub(super) votes: BTreeSet<ServerId>,
+    /// When it was last said that there is no checkpoint for a server that needs one.
+    pub(super) no_checkpoint_at: Option<Tick>,
     /// Of every other server.
     pub(super) progress: BTreeMap<ServerId, Progress>,
     /// Counts the questions that appends ask.
@@ -259,12 +264,18 @@ impl Cluster {
         self.event(Level::Info, format!("{leader} leads in term {}", self.hard.term));
     }
 
-    /// From seeking (after a pre-vote) or following (when the leader hands over): asks for votes in the next term.
+    /// From seeking (after a pre-vote), following (when the leader hands over) or leading (to be elected anew): asks for votes in the
+    /// next term.
     pub(super) fn become_candidate(&mut self, is_transfer: bool) {
         assert!(self.is_voter(), "only a voter asks for votes");
+        if let RoleState::Leader(leader) = &mut self.role {
+            let questions = std::mem::take(&mut leader.questions);
+            self.drop_questions(questions);
+        }
         let (lost, tries) = match &self.role {
             RoleState::Seeking(seeking) => (seeking.lost, seeking.tries),
             RoleState::Following(following) if is_transfer => (Some(following.leader), 0),
+            RoleState::Leader(_) if is_transfer => (Some(self.me), 0),
             _ => panic!("only a seeking server, or one that was asked to, becomes a candidate"),
         };
         let Some(term) = self.hard.term.0.checked_add(1).map(Term) else {
@@ -296,7 +307,8 @@ impl Cluster {
         let RoleState::Candidate(candidate) = &self.role else {
             panic!("only a candidate becomes leader");
         };
-        let votes: Vec<_> = candidate.votes.iter().map(ToString::to_string).collect();
+        let voters = candidate.votes.clone();
+        let votes: Vec<_> = voters.iter().map(ToString::to_string).collect();
         let why = if candidate.is_transfer {
             "the lead was handed over; votes of "
         } else {
@@ -310,13 +322,16 @@ impl Cluster {
         );
         self.event(Level::Info, text);
         let (at, next) = (self.now.tick, self.log.last().index.next());
-        let progress = self
-            .peers
-            .keys()
-            .map(|&server| (server, Progress::new(next, at)))
-            .collect();
+        let fresh = |(&server, peer): (&ServerId, &Peer)| {
+            let mut progress = Progress::new(next, at);
+            progress.directory = peer.link.as_ref().map(|link| link.directory);
+            (server, progress)
+        };
+        let progress = self.peers.iter().map(fresh).collect();
         self.role = RoleState::Leader(Box::new(Leader {
             term_start: next,
+            votes: voters,
+            no_checkpoint_at: None,
             progress,
             round: 0,
             is_round_open: false,

@@ -147,7 +147,7 @@ impl Cluster {
     pub(super) fn on_transfer_now(&mut self, from: ServerId, term: Term) {
         let asked =
             term == self.hard.term && matches!(&self.role, RoleState::Following(following) if following.leader == from);
-        if asked && self.is_link_member(from) && self.could_lead() {
+        if asked && self.could_lead() {
             self.become_candidate(true);
         }
     }

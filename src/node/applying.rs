@@ -60,7 +60,7 @@ impl Applying {
 impl Node {
     /// Applies what is committed and durable, a bounded number of entries a turn. Whether it applied any.
     pub(super) fn apply(&mut self, turn: &mut Turn) -> bool {
-        let end = self.cluster.commit().min(self.cluster.durable());
+        let end = self.cluster.commit().min(self.cluster.applicable());
         let before = self.state.applied();
         self.applying.more = false;
         while self.state.applied() < end && self.halted.is_none() {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use crate::chat::State;
 use crate::cluster::message::{Record, Sender};
-use crate::cluster::{Cluster, Output, Purpose, Role};
+use crate::cluster::{Cluster, Identity, Output, Purpose, Role};
 use crate::config::{Config, Routing};
 use crate::keep::Holdings;
 use crate::limits;
@@ -104,10 +104,17 @@ impl Node {
             boot,
             recovered,
             state,
-            replaced: _,
+            replaced,
             seed,
         } = setup;
-        let cluster = Cluster::new(Arc::clone(&config), me, directory, boot, recovered, now, seed)?;
+        let identity = Identity {
+            server: me,
+            directory,
+            boot,
+            replaced,
+        };
+        let mut cluster = Cluster::new(Arc::clone(&config), identity, recovered, now, seed)?;
+        cluster.applied(state.applied());
         Ok(Node {
             config,
             me,

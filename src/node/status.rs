@@ -39,7 +39,7 @@ impl Node {
             commit: self.cluster.commit().0,
             applied: self.state.applied().0,
             last_log: self.cluster.last().index.0,
-            repairing: self.halted.is_some() || self.cluster.is_out_of_step(),
+            repairing: self.halted.is_some() || self.cluster.is_repairing(),
             address: me.map_or_else(String::new, |me| format!("{}:{}", me.host, me.client_port)),
         }
     }

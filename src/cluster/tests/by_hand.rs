@@ -2,7 +2,7 @@
 
 use super::harness::{World, id};
 use crate::cluster::message::{AppendResult, EntryKind, LogPosition, Message};
-use crate::cluster::{Cluster, Output, Role};
+use crate::cluster::{Cluster, Identity, Output, Role};
 use crate::config::{Election, LeaderMode};
 use crate::types::{AppendId, Blob, GroupId, Level, Now, ServerId, Span, Term, Tick};
 
@@ -23,9 +23,12 @@ impl ByHand {
         let config = world.config.clone();
         let cluster = Cluster::new(
             config,
-            server,
-            it.directory,
-            it.boot.next(),
+            Identity {
+                server,
+                directory: it.directory,
+                boot: it.boot.next(),
+                replaced: false,
+            },
             it.disk.recovered(),
             now,
             1,

@@ -1,5 +1,7 @@
 //! The promises that are checked after every step.
 
+use std::collections::BTreeSet;
+
 use super::harness::{World, id};
 use crate::cluster::Role;
 use crate::config::{Election, LeaderMode};
@@ -26,30 +28,44 @@ impl World {
         }
         let (commit, seen) = (cluster.commit(), it.commit_seen);
         assert!(commit >= seen, "commit went back at {server}");
-        assert!(cluster.durable() <= cluster.last().index && cluster.durable().0 as usize <= it.disk.log.len());
+        assert!(cluster.durable() <= cluster.last().index && cluster.durable() <= it.disk.last().index);
         for index in (seen.0 + 1..=commit.0).map(LogIndex) {
             let entry = cluster
                 .entry(index)
-                .or(it.disk.entry(index))
-                .expect("what is committed is held")
-                .clone();
+                .or(it.disk.log.get(&index).map(|(entry, _)| entry))
+                .cloned();
+            let Some(entry) = entry else {
+                assert!(
+                    index <= cluster.base().index,
+                    "what is committed is held: {index} at {server}"
+                );
+                continue;
+            };
             match self.committed.get(&index) {
                 Some(known) => assert_eq!(*known, entry, "{server} has something else committed at {index}"),
                 None => {
-                    let held = self
-                        .servers
-                        .values()
-                        .filter(|it| it.disk.entry(index) == Some(&entry))
-                        .count();
+                    let held = self.servers.values().filter(|it| it.disk.holds(&entry)).count();
                     let needed = if index.0 == 1 { 1 } else { self.servers.len() / 2 + 1 };
                     assert!(held >= needed, "{index} is committed and on {held} disks only");
                     self.committed.insert(index, entry);
                 }
             }
         }
+        let end = commit.min(cluster.applicable());
+        for index in (it.applied.0 + 1..=end.0).map(LogIndex) {
+            let entry = cluster.entry(index).or(it.disk.entry(index));
+            let entry = entry.unwrap_or_else(|| panic!("{server} can't apply {index}"));
+            assert_eq!(
+                self.committed.get(&index),
+                Some(entry),
+                "{server} applies something else at {index}"
+            );
+        }
         let it = self.servers.get_mut(&server).unwrap();
         it.commit_seen = commit;
-        it.cluster.as_mut().unwrap().applied(commit);
+        it.applied = it.applied.max(end);
+        let applied = it.applied;
+        it.cluster.as_mut().unwrap().applied(applied);
     }
 
     /// All that run have the same log, to its end.
@@ -59,19 +75,29 @@ impl World {
             return;
         };
         for (server, other) in logs {
-            for (ours, theirs) in one.disk.log.iter().zip(&other.disk.log) {
+            for (index, ours) in &one.disk.log {
+                let Some(theirs) = other.disk.log.get(index) else {
+                    assert!(*index <= other.disk.base.index, "{first} has {index}, {server} not");
+                    continue;
+                };
                 assert_eq!(ours.0, theirs.0, "{first} and {server} differ in the end");
                 let known = ours.1 != 0 && theirs.1 != 0;
                 assert!(
                     !known || ours.1 == theirs.1,
-                    "the checks of {first} and {server} differ at {}",
-                    ours.0.index
+                    "the checks of {first} and {server} differ at {index}"
                 );
             }
             assert_eq!(
-                one.disk.log.len(),
-                other.disk.log.len(),
+                one.disk.last(),
+                other.disk.last(),
                 "{first} and {server} end differently"
+            );
+        }
+        for (server, it) in &self.servers {
+            assert_eq!(
+                it.disk.broken_chains(),
+                BTreeSet::new(),
+                "{server}'s checks don't follow from each other"
             );
         }
     }

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::disk::{Disk, config};
-use crate::cluster::message::{AppendResult, Datagram, Entry, EntryKind, Message, Record};
-use crate::cluster::{Cluster, Output, Role};
+use super::disk::{Checkpoint, Disk, config};
+use crate::cluster::message::{AppendResult, CheckpointId, Datagram, Entry, EntryKind, Hole, Message, Record};
+use crate::cluster::{Cluster, Identity, Output, Purpose, Role};
 use crate::config::{Config, Election, LeaderMode};
 use crate::rng::Rng;
 use crate::types::{AppendId, Blob, Boot, DirectoryId, Level, LogIndex, Now, ServerId, Span, Term, Tick};
@@ -36,6 +36,14 @@ pub struct Server {
     pub(super) commit_seen: LogIndex,
     pub(super) reads: BTreeMap<u64, LogIndex>,
     pub reads_done: u64,
+    /// Whether the directory is new in the place of another.
+    pub replaced: bool,
+    /// What it said when its directory's word didn't count any more.
+    pub renounced: Option<String>,
+    /// Checkpoints that it has got.
+    pub installed: u64,
+    /// How far its state machine has come.
+    pub(super) applied: LogIndex,
 }
 
 #[derive(Debug)]
@@ -70,8 +78,23 @@ enum Happening {
         at: ServerId,
         boot: Boot,
         follower: ServerId,
+        purpose: Purpose,
         from: LogIndex,
         entries: Vec<Entry>,
+        damaged: Option<Hole>,
+    },
+    Piece {
+        at: ServerId,
+        boot: Boot,
+        follower: ServerId,
+        piece: Option<(CheckpointId, u64, Blob)>,
+    },
+    Store {
+        at: ServerId,
+        boot: Boot,
+        id: CheckpointId,
+        offset: u64,
+        bytes: Blob,
     },
 }
 
@@ -119,6 +142,10 @@ impl World {
             commit_seen: LogIndex(0),
             reads: BTreeMap::new(),
             reads_done: 0,
+            replaced: false,
+            renounced: None,
+            installed: 0,
+            applied: LogIndex(0),
         };
         World {
             servers: (1..).zip(&config.servers).map(|(n, s)| (s.id, server(n))).collect(),
@@ -190,17 +217,17 @@ impl World {
         let it = self.servers.get_mut(&server).unwrap();
         assert!(it.cluster.is_none());
         it.boot = it.boot.next();
-        it.commit_seen = LogIndex(0);
+        it.commit_seen = it.disk.base.index;
+        it.applied = it.disk.base.index;
+        it.renounced = None;
         let recovered = it.disk.recovered();
-        it.cluster = Some(Cluster::new(
-            config,
+        let identity = Identity {
             server,
-            it.directory,
-            it.boot,
-            recovered,
-            now,
-            seed,
-        )?);
+            directory: it.directory,
+            boot: it.boot,
+            replaced: it.replaced,
+        };
+        it.cluster = Some(Cluster::new(config, identity, recovered, now, seed)?);
         self.drain(server);
         for other in self.ids() {
             self.connect(server, other);
@@ -232,6 +259,37 @@ impl World {
         for other in self.ids() {
             self.reset(server, other);
         }
+    }
+
+    /// The disk is gone, and there is another: to be called while the server doesn't run.
+    pub fn replace_disk(&mut self, server: ServerId) {
+        let directory = DirectoryId(self.rng.between(1000, u64::MAX));
+        let it = self.servers.get_mut(&server).unwrap();
+        assert!(it.cluster.is_none());
+        it.disk = Disk::default();
+        it.directory = directory;
+        it.replaced = true;
+    }
+
+    /// An entry on the disk of a server can't be read any more, or at least not what it says; `says`: but of which term it is.
+    pub fn damage(&mut self, server: ServerId, index: LogIndex, says: bool) {
+        let it = self.servers.get_mut(&server).unwrap();
+        if it.disk.log.contains_key(&index) {
+            it.disk.bad.insert(index, says);
+        }
+    }
+
+    /// Removes the log of a server up to an entry, which is in a checkpoint then.
+    pub fn trim(&mut self, server: ServerId, index: LogIndex) {
+        let it = self.servers.get_mut(&server).unwrap();
+        it.disk.trim(index);
+        let first = it.disk.base.index.next();
+        self.act(server, |cluster, now| cluster.kept_from(now, first));
+    }
+
+    /// How far a server's state machine has come.
+    pub fn applied(&self, server: ServerId) -> LogIndex {
+        self.servers[&server].applied
     }
 
     /// The link is reset; both sides learn of it, and try again a little later.
@@ -449,11 +507,37 @@ impl World {
                 at,
                 boot,
                 follower,
+                purpose,
                 from,
                 entries,
+                damaged,
             } => {
                 if self.servers[&at].boot == boot {
-                    self.act(at, |cluster, now| cluster.entries_read(now, follower, from, entries));
+                    self.act(at, |cluster, now| {
+                        cluster.damaged(now, damaged.as_slice());
+                        cluster.entries_read(now, follower, purpose, from, entries);
+                    });
+                }
+            }
+            Happening::Piece {
+                at,
+                boot,
+                follower,
+                piece,
+            } => {
+                if self.servers[&at].boot == boot {
+                    self.act(at, |cluster, now| cluster.checkpoint_read(now, follower, piece));
+                }
+            }
+            Happening::Store {
+                at,
+                boot,
+                id,
+                offset,
+                bytes,
+            } => {
+                if self.servers[&at].boot == boot && self.is_up(at) {
+                    self.store(at, id, offset, &bytes);
                 }
             }
         }
@@ -470,15 +554,18 @@ impl World {
                 Output::Datagram(datagram) => self.multicast(server, &datagram),
                 Output::ReadEntries {
                     follower,
+                    purpose,
                     from,
                     to,
                     bytes_max,
-                    ..
                 } => {
                     assert!(from <= to && bytes_max > 0);
                     let it = &self.servers[&server];
                     let entries = (from.0..=to.0.min(from.0 + 20)).map_while(|at| it.disk.entry(LogIndex(at)).cloned());
-                    let (entries, boot) = (entries.collect(), it.boot);
+                    let (entries, boot): (Vec<_>, _) = (entries.collect(), it.boot);
+                    let end = LogIndex(from.0 + entries.len() as u64);
+                    let bad = it.disk.bad.contains_key(&end) && entries.len() < 20 && end <= to;
+                    let damaged = bad.then_some(Hole { index: end, term: None });
                     let delay = Span(self.rng.between(50, 2000));
                     self.later(
                         delay,
@@ -486,8 +573,10 @@ impl World {
                             at: server,
                             boot,
                             follower,
+                            purpose,
                             from,
                             entries,
+                            damaged,
                         },
                     );
                 }
@@ -504,12 +593,84 @@ impl World {
                 }
                 Output::LeaderChanged => {}
                 Output::Event { level, text } => self.events.push((self.now, server, level, text)),
-                Output::ReadCheckpoint { .. } | Output::StoreCheckpoint { .. } | Output::Renounce(_) => {}
+                Output::ReadCheckpoint { follower, id, offset } => {
+                    let it = &self.servers[&server];
+                    let found = it
+                        .disk
+                        .checkpoint
+                        .as_ref()
+                        .filter(|found| id.is_none_or(|id| id == found.id));
+                    // Small pieces, so that a transfer takes several.
+                    let piece = |found: &Checkpoint| {
+                        let rest = &found.bytes[(offset as usize).min(found.bytes.len())..];
+                        (found.id, offset, Blob::new(&rest[..rest.len().min(700)]))
+                    };
+                    let (piece, boot) = (found.map(piece), it.boot);
+                    let delay = Span(self.rng.between(50, 2000));
+                    self.later(
+                        delay,
+                        Happening::Piece {
+                            at: server,
+                            boot,
+                            follower,
+                            piece,
+                        },
+                    );
+                }
+                Output::StoreCheckpoint { id, offset, bytes } => {
+                    let boot = self.servers[&server].boot;
+                    let delay = Span(self.rng.between(50, 2000));
+                    self.later(
+                        delay,
+                        Happening::Store {
+                            at: server,
+                            boot,
+                            id,
+                            offset,
+                            bytes,
+                        },
+                    );
+                }
+                Output::Renounce(text) => {
+                    self.events
+                        .push((self.now, server, Level::Error, format!("renounces: {text}")));
+                    self.servers.get_mut(&server).unwrap().renounced = Some(text);
+                }
                 Output::Misconfigured(text) => self.misconfigured.push((server, text)),
             }
         }
         self.persist(server, records);
         self.check(server);
+    }
+
+    /// A piece of a checkpoint reaches the disk, and the whole takes its place in the cluster.
+    fn store(&mut self, server: ServerId, id: CheckpointId, offset: u64, bytes: &Blob) {
+        let whole = self.servers.values().filter_map(|it| it.disk.checkpoint.clone());
+        let whole = whole.into_iter().find(|found| found.id == id);
+        let it = self.servers.get_mut(&server).unwrap();
+        let next = it.disk.store(id, offset, bytes);
+        if next < id.bytes {
+            self.act(server, |cluster, now| cluster.checkpoint_stored(now, id, next));
+            return;
+        }
+        let Some(whole) = whole else {
+            return; // nobody has it any more; a real one says itself who the members are
+        };
+        assert_eq!(
+            it.disk.partial.as_ref().unwrap().1,
+            whole.bytes,
+            "a checkpoint comes as it is"
+        );
+        let members = whole.members.clone();
+        let now = self.now();
+        let it = self.servers.get_mut(&server).unwrap();
+        if it.cluster.as_mut().unwrap().checkpoint_installed(now, id, members) {
+            it.disk.checkpoint = Some(whole);
+            it.installed += 1;
+            it.applied = it.applied.max(id.at.index);
+            it.commit_seen = it.commit_seen.max(id.at.index);
+        }
+        self.drain(server);
     }
 
     fn persist(&mut self, server: ServerId, records: Vec<Record>) {
@@ -543,10 +704,13 @@ impl World {
                 ..
             } => {
                 assert!(durable <= received);
-                assert!(
-                    durable.0 as usize <= disk.log.len(),
-                    "{from} claims more than is on its disk"
-                );
+                let whole = disk.bad.keys().next().map_or(disk.last().index, |hole| hole.previous());
+                let known = self.servers[&from]
+                    .cluster
+                    .as_ref()
+                    .is_some_and(|cluster| cluster.holes() > 0);
+                let end = if known { whole } else { disk.last().index };
+                assert!(*durable <= end, "{from} claims more than is on its disk");
             }
             _ => {}
         }

@@ -164,7 +164,7 @@ impl<D: Disk> Reader<D> {
 }
 
 fn is_wanted(wanted: &Wanted, header: &Header) -> bool {
-    header.kind == Kind::Entry && header.group == wanted.group && header.index == wanted.index
+    matches!(header.kind, Kind::Entry | Kind::Fill) && header.group == wanted.group && header.index == wanted.index
 }
 
 /// Bytes of a segment in memory.

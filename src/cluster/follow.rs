@@ -1,0 +1,280 @@
+//! The follower's side of appends: what is taken of a leader's log, and what is answered.
+
+use crate::cluster::Cluster;
+use crate::cluster::chain::chain;
+use crate::cluster::message::{AppendResult, Entry, EntryKind, LogPosition, Message};
+use crate::cluster::role::RoleState;
+use crate::types::{GroupId, Level, LogIndex, ServerId, Term};
+
+impl Cluster {
+    /// Whether our history and the leader's differ, so that nothing of it is taken.
+    #[must_use]
+    pub fn is_out_of_step(&self) -> bool {
+        matches!(&self.role, RoleState::Following(following) if following.is_difference_reported)
+    }
+
+    /// An append of a leader.
+    pub(super) fn on_append(
+        &mut self,
+        from: ServerId,
+        term: Term,
+        (prev, prev_chain): (LogPosition, u32),
+        commit: LogIndex,
+        round: u64,
+        entries: Vec<Entry>,
+    ) {
+        if !self.may_lead_us(from) {
+            return;
+        }
+        if term < self.hard.term {
+            let result = AppendResult::Mismatch {
+                refused: LogIndex(0),
+                hint: self.log.last(),
+            };
+            let term = self.hard.term;
+            self.send(
+                from,
+                Message::AppendAnswer {
+                    group: GroupId::ROOT,
+                    term,
+                    round: 0,
+                    result,
+                },
+            );
+            return;
+        }
+        if !is_consecutive(prev, term, &entries) {
+            self.event(Level::Error, format!("{from} sent an append that makes no sense"));
+            return;
+        }
+        if term > self.hard.term {
+            self.adopt_term(term, None);
+        }
+        match &self.role {
+            RoleState::Seeking(_) | RoleState::Candidate(_) => self.become_following(from),
+            RoleState::Following(following) if following.leader == from => {}
+            RoleState::Following(_) | RoleState::Leader(_) => {
+                self.event(Level::Error, format!("{from} also claims to lead in term {term}"));
+                return;
+            }
+        }
+        let at = self.now.tick;
+        if let RoleState::Following(following) = &mut self.role {
+            following.append_at = at;
+            following.round = following.round.max(round);
+        }
+        self.take_entries(from, prev, prev_chain, commit, entries);
+    }
+
+    fn take_entries(
+        &mut self,
+        from: ServerId,
+        prev: LogPosition,
+        prev_chain: u32,
+        commit: LogIndex,
+        entries: Vec<Entry>,
+    ) {
+        let start = self.log.start();
+        if prev.index < start.index {
+            self.skip_to_start(from, prev, commit, entries);
+            return;
+        }
+        let held = match self.log.term_at(prev.index) {
+            Some(term) => term == prev.term,
+            // Its term can't be read either; but what is committed agrees with every leader's log.
+            None => prev.index <= self.commit,
+        };
+        if !held {
+            match self.log.missing_between(self.commit, prev.index) {
+                Some(hole) => self.answer(from, AppendResult::Damaged { from: hole }),
+                None => self.refuse_append(from, prev),
+            }
+            return;
+        }
+        let ours = self.log.chain_at(prev.index);
+        if prev_chain != 0 && ours.is_some_and(|ours| ours != 0 && ours != prev_chain) {
+            self.report_difference(from, prev.index);
+            return;
+        }
+        if ours.is_none() {
+            // Only the end of the log can lack its check, after a cut into what is only on the disk.
+            self.log.adopt_chain(prev.index, prev_chain);
+        }
+        if commit.min(prev.index) > self.commit {
+            self.set_commit(commit.min(prev.index));
+        }
+        // What is committed is fetched from whoever has it, while the log goes on; if that is in vain, or nothing says that it is
+        // committed, the leader must send it.
+        let vain = self.log.first_hole().filter(|_| self.repair.is_vain);
+        let hole = vain.or(self.log.missing_between(self.commit, prev.index));
+        if let Some(hole) = hole.filter(|&hole| hole <= prev.index) {
+            self.answer(from, AppendResult::Damaged { from: hole });
+            return;
+        }
+        let matched = LogIndex(prev.index.0 + entries.len() as u64);
+        let Some(news) = self.fill_from(&entries, commit) else {
+            return;
+        };
+        if let Some(entry) = entries.get(news)
+            && entry.index <= self.log.last().index
+        {
+            let keep = entry.index.previous();
+            if keep < self.commit {
+                self.report_difference(from, entry.index);
+                return;
+            }
+            self.truncate(keep);
+            if prev_chain != 0 {
+                let step = |check, held: &Entry| chain(check, held.term, held.index, held.kind, &held.payload);
+                self.log
+                    .adopt_chain(keep, entries.iter().take(news).fold(prev_chain, step));
+            }
+        }
+        for entry in entries.into_iter().skip(news) {
+            if (entry.index.0 == 1 || entry.kind == EntryKind::Members) && !self.learn_members(&entry) {
+                return;
+            }
+            self.write_entry(entry);
+        }
+        let RoleState::Following(following) = &mut self.role else {
+            return;
+        };
+        following.matched = following.matched.max(matched);
+        following.is_answer_due = true;
+        let commit = commit.min(following.matched);
+        if commit > self.commit {
+            self.set_commit(commit);
+        }
+    }
+
+    /// An append from a place that is only in our checkpoint: that agrees with every leader's log.
+    fn skip_to_start(&mut self, from: ServerId, prev: LogPosition, commit: LogIndex, mut entries: Vec<Entry>) {
+        let start = self.log.start();
+        let skipped = usize::try_from(start.index.0 - prev.index.0).unwrap_or(usize::MAX);
+        match entries.get(skipped - 1) {
+            Some(entry) if entry.term != start.term => self.report_difference(from, start.index),
+            Some(_) => {
+                let rest = entries.split_off(skipped);
+                self.take_entries(from, start, 0, commit, rest);
+            }
+            None => {
+                if let RoleState::Following(following) = &mut self.role {
+                    following.matched = following.matched.max(start.index);
+                    following.is_answer_due = true;
+                }
+            }
+        }
+    }
+
+    /// Closes holes with entries of the leader that follow something on which the logs agree. Gives how many of the entries we
+    /// hold, or hold again; `None` if it can't be told from these whether the logs agree.
+    fn fill_from(&mut self, entries: &[Entry], commit: LogIndex) -> Option<usize> {
+        let last = self.log.last().index;
+        let mut news = 0;
+        let mut fills = Vec::new();
+        for (at, entry) in entries.iter().enumerate() {
+            let ours = self.log.term_at(entry.index);
+            let is_same = match ours {
+                Some(term) => term == entry.term,
+                None if entry.index > last => false,
+                None if entry.index <= commit => true,
+                None => {
+                    // If the logs agree behind it, they agree here.
+                    let certain = |entry: &&Entry| entry.index > last || self.log.term_at(entry.index).is_some();
+                    let behind = entries[at..].iter().find(certain)?;
+                    self.log.term_at(behind.index) == Some(behind.term)
+                }
+            };
+            if !is_same {
+                break;
+            }
+            if self.log.is_missing(entry.index) {
+                fills.push(entry.clone());
+            }
+            news += 1;
+        }
+        for entry in fills {
+            self.write_fill(entry);
+        }
+        Some(news)
+    }
+
+    /// Removes everything above an index; the records that follow take its place on the disk.
+    fn truncate(&mut self, to: LogIndex) {
+        self.log.truncate(to);
+        self.durability.truncated(to);
+        self.roster.truncate(to);
+        if let RoleState::Following(following) = &mut self.role {
+            following.matched = following.matched.min(to);
+        }
+    }
+
+    fn refuse_append(&mut self, from: ServerId, prev: LogPosition) {
+        let hint = self.log.agreeable(prev.index.previous(), prev.term);
+        // What is committed agrees with every leader's log.
+        let commit = self.log.position(self.commit).unwrap_or_default();
+        let hint = if commit.index > hint.index && commit.index < prev.index {
+            commit
+        } else {
+            hint
+        };
+        let refused = prev.index;
+        self.answer(from, AppendResult::Mismatch { refused, hint });
+    }
+
+    fn answer(&mut self, to: ServerId, result: AppendResult) {
+        let (term, group) = (self.hard.term, GroupId::ROOT);
+        let round = match &self.role {
+            RoleState::Following(following) => following.round,
+            _ => 0,
+        };
+        self.send(
+            to,
+            Message::AppendAnswer {
+                group,
+                term,
+                round,
+                result,
+            },
+        );
+    }
+
+    fn report_difference(&mut self, from: ServerId, index: LogIndex) {
+        let RoleState::Following(following) = &mut self.role else {
+            return;
+        };
+        if !following.is_difference_reported {
+            following.is_difference_reported = true;
+            let text = format!("our history and that of the leader {from} differ at index {index}: nothing is taken");
+            self.event(Level::Error, text);
+        }
+    }
+
+    /// One answer for all that came or became durable since the last.
+    pub(super) fn flush_answer(&mut self) {
+        let durable = self.durable();
+        let RoleState::Following(following) = &mut self.role else {
+            return;
+        };
+        if !std::mem::take(&mut following.is_answer_due) {
+            return;
+        }
+        let (to, received) = (following.leader, following.matched);
+        let durable = durable.min(received);
+        self.answer(to, AppendResult::Matched { received, durable });
+    }
+}
+
+/// Whether entries follow `prev` and each other, with terms that never go down and none above the leader's.
+fn is_consecutive(prev: LogPosition, term: Term, entries: &[Entry]) -> bool {
+    let mut last = prev;
+    let follows = entries.iter().all(|entry| {
+        let follows = last.index.0.checked_add(1) == Some(entry.index.0) && entry.term >= last.term;
+        last = LogPosition {
+            term: entry.term,
+            index: entry.index,
+        };
+        follows
+    });
+    follows && last.term <= term
+}
