@@ -171,8 +171,6 @@ pub const READ_SEGMENTS_MAX: usize = 16;
 pub const DAMAGE_LOOKAHEAD: usize = 256;
 /// Bytes of a block of a checkpoint file.
 pub const CHECKPOINT_BLOCK_BYTES: usize = 64 * 1024;
-/// Bytes of a checkpoint that are read for another server at once: as many as one append may carry.
-pub const CHECKPOINT_PIECE_BYTES_MAX: usize = APPEND_BYTES_MAX;
 /// Answers of the log's threads that wait for the loop. Each is at most `READ_BYTES_MAX`, so 64 cost 16 MiB.
 pub const ANSWERS_MAX: usize = 64;
 /// Places in the channel to the log writer beyond `UNPERSISTED_APPENDS_MAX`, so that a vote finds room when proposals don't.
@@ -201,8 +199,6 @@ pub const PREWRITE_RETRY: Span = Span::from_ms(1_000);
 pub const CHECKPOINTS_KEPT: usize = 8;
 /// Jobs waiting for the housekeeper.
 pub const KEEP_JOBS_MAX: usize = 64;
-/// Bytes of a piece in which a checkpoint goes to another server.
-pub const CHECKPOINT_PIECE_BYTES_MAX: usize = 256 * 1024;
 /// The longest rest between two looks at what nobody reads.
 pub const SCRUB_REST_MAX: Span = Span::from_ms(60_000);
 

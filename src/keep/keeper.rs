@@ -7,6 +7,7 @@ use std::io;
 use super::making::Making;
 use super::scrubbing::Scrubbing;
 use super::{Holdings, KeepJob, Kept};
+use crate::limits;
 use crate::log::blocks::FileError;
 use crate::log::checkpoint::{Checkpoints, Info, file_name};
 use crate::log::disk::Disk;
@@ -34,6 +35,8 @@ pub struct Keeper<D: Disk> {
     jobs: VecDeque<KeepJob>,
     making: Option<Making>,
     pub(super) scrubbing: Scrubbing,
+    /// The index file of a segment couldn't be made: not to be tried again at once.
+    pub(super) index_failed: bool,
     answers: VecDeque<Kept>,
     /// What was last said to be kept.
     told: Option<Holdings>,
@@ -51,6 +54,7 @@ impl<D: Disk> Keeper<D> {
             checkpoints,
             jobs: VecDeque::new(),
             making: None,
+            index_failed: false,
             answers: VecDeque::new(),
             told: None,
         }
@@ -85,6 +89,10 @@ impl<D: Disk> Keeper<D> {
                 self.making = Some(making);
             }
             return Ok(Step::More);
+        }
+        if std::mem::take(&mut self.index_failed) {
+            // The others may have what is missing.
+            return Ok(Step::Rest(limits::SCRUB_REST_MAX));
         }
         if let Some(sealed) = self.wrong_index() {
             self.making = Some(Making::index(sealed));

@@ -9,16 +9,18 @@ use super::Kept;
 use super::keeper::Keeper;
 use crate::chat::State;
 use crate::cluster::chain::chain;
-use crate::cluster::message::{Entry, EntryKind, LogPosition};
+use crate::cluster::message::{Entry, EntryKind, Hole, LogPosition};
 use crate::limits;
 use crate::log::blocks::FileError;
 use crate::log::checkpoint::{Checkpoints, Ending, Info, Stream, file_name as checkpoint_file};
 use crate::log::disk::{Disk, DiskFile};
-use crate::log::index::Sealed;
+use crate::log::index::{Lookup, Sealed};
+use crate::log::inspect::{Seen, inspect_one};
+use crate::log::record::Kind;
 use crate::log::sealed::SealedWriter;
 use crate::log::segment::Segment;
 use crate::log::{ItemRef, ReadAnswer, ReadRequest};
-use crate::types::{GroupId, Level, LogIndex, Position, RoomId, Seq};
+use crate::types::{GroupId, Level, LogIndex, Lsn, Position, RoomId, Seq};
 use crate::wire::checkpoint::{self, Assembly, Head};
 use crate::wire::command;
 
@@ -176,10 +178,13 @@ impl Making {
             Err(why) => {
                 keeper.say(match self.goal {
                     Goal::Checkpoint(index, _) => Kept::Unmade { index, why },
-                    Goal::Index(sealed) => Kept::Said {
-                        level: Level::Warn,
-                        text: format!("{}: no index can be made: {why}", sealed.segment.file()),
-                    },
+                    Goal::Index(sealed) => {
+                        keeper.index_failed = true;
+                        Kept::Said {
+                            level: Level::Warn,
+                            text: format!("{}: no index can be made: {why}", sealed.segment.file()),
+                        }
+                    }
                 });
                 Ok(true)
             }
@@ -312,10 +317,9 @@ impl<D: Disk> Keeper<D> {
         let as_of = self.shared.read().changes();
         let ends = replay.ends.iter().map(|(&room, &(position, seq))| (room, position, seq));
         let mut writer = SealedWriter::new(segment, GroupId::ROOT, first, ends);
-        let places = match self.reader.places(GroupId::ROOT, first, last) {
-            Ok(places) if places.len() as u64 == last.0 + 1 - first.0 => places,
-            Ok(_) => return Ok(Err("not all entries can be read".to_owned())),
-            Err(error) => return Err(error),
+        let places = match self.places(segment, first, last)? {
+            Ok(places) => places,
+            Err(why) => return Ok(Err(why)),
         };
         for (index, lsn) in (first.0..).map(LogIndex).zip(places) {
             writer.entry(index, lsn);
@@ -328,6 +332,47 @@ impl<D: Disk> Keeper<D> {
         self.shared.write().sealed(sealed, as_of);
         replay.indexed_to(last);
         Ok(Ok(true))
+    }
+
+    /// Where the entries `first..=last`, which stand in a segment or were filled since, stand. In words why that can't be told.
+    fn places(&mut self, segment: Segment, first: LogIndex, last: LogIndex) -> io::Result<Result<Vec<Lsn>, String>> {
+        let count = usize::try_from((last.0 + 1).saturating_sub(first.0)).unwrap_or(usize::MAX);
+        let changed = match self.shared.read().look(GroupId::ROOT, first, last, count.max(1)) {
+            _ if count == 0 => return Ok(Ok(Vec::new())),
+            Lookup::Places(places) if places.len() == count => return Ok(Ok(places)),
+            Lookup::Sealed(_, changed) => changed,
+            _ => return Ok(Err("not all of its entries can be read".to_owned())),
+        };
+        // There was an index file, and it is of no use: the segment itself says where they stand, the last one of an index counts.
+        let mut found: BTreeMap<LogIndex, Lsn> = BTreeMap::new();
+        inspect_one(&self.disk, self.directory, segment, &mut |seen| {
+            if let Seen::Record(_, _, header, _) = seen
+                && header.kind == Kind::Entry
+            {
+                found.insert(header.index, header.lsn);
+            }
+            true
+        })?;
+        for (index, lsn) in changed {
+            match lsn {
+                Some(lsn) => found.insert(index, lsn),
+                None => found.remove(&index),
+            };
+        }
+        let indexes: Vec<LogIndex> = (first.0..=last.0).map(LogIndex).collect();
+        let missing: Vec<LogIndex> = indexes.iter().filter(|index| !found.contains_key(index)).copied().collect();
+        if missing.is_empty() {
+            return Ok(Ok(indexes.iter().filter_map(|index| found.get(index)).copied().collect()));
+        }
+        let what = format!("damaged: {}: {} of its entries can't be found", segment.file(), missing.len());
+        missing.iter().for_each(|&index| self.shared.write().lose(GroupId::ROOT, index));
+        let holes = missing.into_iter().map(|index| Hole { index, term: None });
+        self.say(Kept::Damaged {
+            group: GroupId::ROOT,
+            holes: holes.collect(),
+            what: what.clone(),
+        });
+        Ok(Err(what))
     }
 
     fn write_checkpoint(&mut self, replay: &Replay) -> io::Result<Result<bool, String>> {

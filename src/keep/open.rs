@@ -31,6 +31,8 @@ pub struct Opened<D: Disk> {
     pub state: State,
     /// What recovery did.
     pub report: Report,
+    /// Checkpoints that can't be read, in words.
+    pub notes: Vec<String>,
 }
 
 impl<D: Disk> Opened<D> {
@@ -103,15 +105,14 @@ impl<D: Disk> Opened<D> {
         opened.reader.seed(ends, &replay.pending);
         opened.reader.trim(replay.state.trimmed());
         let for_keeper = opened.reader.another();
-        let mut report = opened.report;
-        report.notes = notes;
         Ok(Opened {
             keeper: Keeper::new(disk, directory, shared, for_keeper, checkpoints),
             log: opened.log,
             reader: opened.reader,
             recovered,
             state: replay.state,
-            report,
+            report: opened.report,
+            notes,
         })
     }
 }

@@ -8,7 +8,7 @@ use super::{Holdings, Mark};
 use crate::limits;
 use crate::log::disk::Disk;
 use crate::log::index::EntryIndex;
-use crate::log::retire::remove_segments;
+use crate::log::remove::remove_segments;
 use crate::types::{GroupId, LogIndex, Lsn};
 
 impl<D: Disk> Keeper<D> {

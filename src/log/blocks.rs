@@ -76,7 +76,7 @@ impl std::error::Error for FileError {}
 impl From<FileError> for OpenError {
     fn from(error: FileError) -> OpenError {
         match error {
-            FileError::Damaged { file, offset, text } => OpenError::Damaged { file, offset, text },
+            FileError::Damaged { file, offset, text } => OpenError::Untrusted { file, offset, text },
             FileError::Newer { file } => OpenError::Newer { file, offset: 0 },
             FileError::Io { file, error } => OpenError::Io { file, error },
         }

@@ -92,6 +92,18 @@ impl<D: Disk> Reader<D> {
         }
     }
 
+    /// Another reader of the same log, which knows no rooms.
+    #[must_use]
+    pub fn another(&self) -> Reader<D> {
+        Reader::new(self.disk.clone(), self.directory, self.entries.clone())
+    }
+
+    /// The index that it shares with the writer.
+    #[must_use]
+    pub fn shared(&self) -> SharedIndex {
+        self.entries.clone()
+    }
+
     /// The rooms begin anew at these last positions and numbers, and these items come after them: what was known is forgotten.
     ///
     /// # Panics

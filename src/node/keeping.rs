@@ -177,7 +177,10 @@ impl Node {
                 id.at.index
             ),
         );
-        self.cluster.checkpoint_installed(self.now, id, members);
+        if !self.cluster.checkpoint_installed(self.now, id, members) {
+            let (index, taken) = (id.at.index, false);
+            return self.effects.push_back(Effect::Keep(KeepJob::Begun { index, taken }));
+        }
         self.state = state;
         self.cluster.applied(self.state.applied());
         self.forget_applying();

@@ -20,7 +20,7 @@ use super::poll::{CLIENT_DOOR, DATAGRAMS, PEER_DOOR, Parts, SIGNALS, Server, WAK
 use super::resolve::{keep_looking, resolve};
 use super::signals::Signals;
 use crate::config::{Config, ServerConfig};
-use crate::keep::open::{self, Opened};
+use crate::keep::open::Opened;
 use crate::keep::worker;
 use crate::log::directory::{DataDir, DirError};
 use crate::log::disk::RealDisk;
@@ -159,10 +159,16 @@ fn open_data(
             reached: dir.log_end,
             checkpoint: None,
         };
-        match open::open(dir.disk(), dir.directory, &options) {
+        match Opened::open(dir.disk(), dir.directory, options) {
             Ok(opened) => {
-                if is_alone && let Some(text) = opened.report.damaged_places().first() {
-                    return Err(Failure::Damaged(format!("{text} (in {})", data.display())));
+                opened.notes.iter().for_each(|note| log::error!("{note}"));
+                for (file, offset, text) in &opened.report.damaged {
+                    let text = format!("damaged: {file} at offset {offset}: {text}");
+                    if is_alone {
+                        // Nobody else has what is missing.
+                        return Err(Failure::Damaged(format!("{text} (in {})", data.display())));
+                    }
+                    log::error!("{text}; what is missing is fetched from the others");
                 }
                 dir.log_reached(opened.log.end()).map_err(dir_failure)?;
                 return Ok((dir, opened));
@@ -309,7 +315,7 @@ fn dir_failure(error: DirError) -> Failure {
 fn open_failure(data: &Path, error: &OpenError) -> Failure {
     let text = format!("{error} (in {})", data.display());
     match error {
-        OpenError::Damaged { .. } | OpenError::Newer { .. } => Failure::Damaged(text),
+        OpenError::Untrusted { .. } | OpenError::Newer { .. } => Failure::Damaged(text),
         OpenError::Io { .. } => Failure::Failed(text),
     }
 }

@@ -214,9 +214,9 @@ impl Oracle {
             }
             // Beyond what is durable the disk may still show entries that are being replaced.
             let entries = older(index, commit.min(cluster.durable()))?;
-            if entries.first().is_none_or(|first| first.index != index) && index < cluster.first_kept() {
+            if entries.first().is_none_or(|first| first.index != index) && index < cluster.base().index.next() {
                 // A checkpoint stands for it.
-                self.servers[at].compared = cluster.first_kept().previous();
+                self.servers[at].compared = cluster.base().index;
                 continue;
             }
             if entries.first().is_none_or(|first| first.index != index) {
