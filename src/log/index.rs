@@ -1,7 +1,7 @@
 //! Where each entry stands: (group, index) → position in the log, shared between writer and reader. Writer and recovery put
 //! entries in once they are written; the reader looks them up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::packed::Packed;
@@ -14,6 +14,10 @@ use crate::types::{GroupId, LogIndex, Lsn};
 pub struct EntryIndex {
     segments: BTreeMap<Lsn, u64>,
     groups: BTreeMap<GroupId, Entries>,
+    /// Entries that can't be read.
+    lost: BTreeSet<(GroupId, LogIndex)>,
+    /// Entries that stand elsewhere than in their order.
+    filled: BTreeMap<(GroupId, LogIndex), Lsn>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,18 +47,76 @@ impl EntryIndex {
     /// # Panics
     /// If there is a gap between the group's last entry and this one: both callers have checked that.
     pub fn put(&mut self, group: GroupId, index: LogIndex, lsn: Lsn) {
+        self.void(group, index);
+        self.push(group, index, lsn.0 / ALIGNMENT);
+    }
+
+    fn push(&mut self, group: GroupId, index: LogIndex, place: u64) {
         let entries = self.groups.entry(group).or_insert_with(|| Entries {
             first: index,
             places: Packed::new(),
         });
-        if index < entries.first {
+        if entries.places.is_empty() {
             entries.first = index;
-            entries.places = Packed::new();
         }
-        let at = (index.0 - entries.first.0) as usize;
-        assert!(at <= entries.places.len(), "the entries of a group follow each other");
-        entries.places.truncate(at);
-        entries.places.push(lsn.0 / ALIGNMENT);
+        let at = index.0 - entries.first.0;
+        assert!(
+            at == entries.places.len() as u64,
+            "the entries of a group follow each other"
+        );
+        entries.places.push(place);
+    }
+
+    /// What the group had at this index and above is void.
+    pub fn void(&mut self, group: GroupId, from: LogIndex) {
+        if let Some(entries) = self.groups.get_mut(&group) {
+            let keep = from.0.saturating_sub(entries.first.0);
+            entries.places.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+        }
+        self.lost.retain(|&(of, index)| of != group || index < from);
+        self.filled.retain(|&(of, index), _| of != group || index < from);
+    }
+
+    /// The entry can't be read: a hole, until it is filled. It may be the one after the group's last.
+    pub fn lose(&mut self, group: GroupId, index: LogIndex) {
+        let entries = self.groups.get(&group);
+        let next = entries.is_none_or(|e| e.places.is_empty() || index.0 == e.first.0 + e.places.len() as u64);
+        if next {
+            // Places only go up, so that of a hole is the one before.
+            let place = entries.and_then(|entries| entries.places.last()).unwrap_or(0);
+            self.push(group, index, place);
+        }
+        self.filled.remove(&(group, index));
+        self.lost.insert((group, index));
+    }
+
+    /// The entry stands at `lsn` now; those after it stay.
+    pub fn fill(&mut self, group: GroupId, index: LogIndex, lsn: Lsn) {
+        self.lost.remove(&(group, index));
+        self.filled.insert((group, index), lsn);
+    }
+
+    /// Segments that begin before `lsn` are gone, or of no use any more, and what stands in them with them.
+    pub fn remove_before(&mut self, lsn: Lsn) {
+        self.segments.retain(|&base, _| base >= lsn);
+        for entries in self.groups.values_mut() {
+            let from = entries.places.lower_bound(lsn.0 / ALIGNMENT);
+            let mut places = Packed::new();
+            entries.places.iter_from(from).for_each(|place| places.push(place));
+            (entries.first.0, entries.places) = (entries.first.0 + from as u64, places);
+        }
+        let first = |group: &GroupId| self.groups.get(group).map_or(LogIndex(0), |entries| entries.first);
+        self.lost.retain(|(group, index)| *index >= first(group));
+        self.filled.retain(|(group, index), _| *index >= first(group));
+    }
+
+    /// All segments, ascending.
+    #[must_use]
+    pub fn segments(&self) -> Vec<Segment> {
+        self.segments
+            .iter()
+            .map(|(&base, &size)| Segment { base, size })
+            .collect()
     }
 
     /// Where an entry stands.
@@ -74,8 +136,12 @@ impl EntryIndex {
         };
         let wanted = to.0.saturating_add(1).saturating_sub(from.0).min(count as u64) as usize;
         let at = usize::try_from(at).unwrap_or(usize::MAX);
-        let places = entries.places.iter_from(at).take(wanted);
-        places.map(|place| Lsn(place * ALIGNMENT)).collect()
+        let places = entries.places.iter_from(at).take(wanted).zip(from.0..);
+        let readable = places.take_while(|&(_, index)| !self.lost.contains(&(group, LogIndex(index))));
+        let filled = |index| self.filled.get(&(group, LogIndex(index))).copied();
+        readable
+            .map(|(place, index)| filled(index).unwrap_or(Lsn(place * ALIGNMENT)))
+            .collect()
     }
 
     /// Bytes of memory that the index takes, about.

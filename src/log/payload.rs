@@ -30,8 +30,23 @@ pub struct GroupHead {
     pub group: GroupId,
     /// Its hard state, with the highest commit position known.
     pub state: HardState,
-    /// The members entry in force.
-    pub members: Option<Entry>,
+    /// The members entries, ascending: the last one that is known to be committed, and those after it.
+    pub members: Vec<Entry>,
+    /// Its last entry.
+    pub last: LogPosition,
+    /// The running check up to there.
+    pub chain: u32,
+    /// Whether the group's log begins here: all before is void, and known only from a checkpoint that ends with `last`.
+    pub anew: bool,
+}
+
+/// A group at a seal: what the head of a segment would say of it, but for the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GroupSeal {
+    /// The group.
+    pub group: GroupId,
+    /// Its hard state, with the highest commit position known.
+    pub state: HardState,
     /// Its last entry.
     pub last: LogPosition,
     /// The running check up to there.
@@ -39,7 +54,8 @@ pub struct GroupHead {
 }
 
 type StateForm = (Term, Option<(ServerId, DirectoryId)>, LogIndex);
-type GroupForm = (GroupId, StateForm, Option<Entry>, LogPosition, u32);
+type SealForm = (GroupId, StateForm, LogPosition, u32);
+type GroupForm = (GroupId, StateForm, Vec<Entry>, LogPosition, u32, bool);
 type HeadForm = (u16, u64, Lsn, Vec<GroupForm>);
 
 /// The payload of a hard state record.
@@ -54,16 +70,24 @@ pub fn decode_state(bytes: &[u8]) -> Option<HardState> {
     decode(bytes).map(state_of)
 }
 
-/// The payload of a seal: how far each group is committed.
+/// The payload of a seal: where each group stands.
 #[must_use]
-pub fn encode_seal(commits: &[(GroupId, LogIndex)]) -> Vec<u8> {
-    encode(&commits)
+pub fn encode_seal(groups: &[GroupSeal]) -> Vec<u8> {
+    let form = |seal: &GroupSeal| (seal.group, state_form(&seal.state), seal.last, seal.chain);
+    encode(&groups.iter().map(form).collect::<Vec<SealForm>>())
 }
 
-/// The commit positions of a seal, or `None` if it is none.
+/// What a seal says of each group, or `None` if it is none.
 #[must_use]
-pub fn decode_seal(bytes: &[u8]) -> Option<Vec<(GroupId, LogIndex)>> {
-    decode(bytes)
+pub fn decode_seal(bytes: &[u8]) -> Option<Vec<GroupSeal>> {
+    let groups: Vec<SealForm> = decode(bytes)?;
+    let seal = |(group, state, last, chain)| GroupSeal {
+        group,
+        state: state_of(state),
+        last,
+        chain,
+    };
+    Some(groups.into_iter().map(seal).collect())
 }
 
 /// The payload of a segment's head.
@@ -72,7 +96,16 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
     let groups: Vec<GroupForm> = head
         .groups
         .iter()
-        .map(|g| (g.group, state_form(&g.state), g.members.clone(), g.last, g.chain))
+        .map(|g| {
+            (
+                g.group,
+                state_form(&g.state),
+                g.members.clone(),
+                g.last,
+                g.chain,
+                g.anew,
+            )
+        })
         .collect();
     let form: HeadForm = (HEAD_VERSION, head.segment_size, head.previous_end, groups);
     encode(&form)
@@ -87,12 +120,13 @@ pub fn decode_head(bytes: &[u8]) -> Option<Head> {
     }
     let groups = groups
         .into_iter()
-        .map(|(group, state, members, last, chain)| GroupHead {
+        .map(|(group, state, members, last, chain, anew)| GroupHead {
             group,
             state: state_of(state),
             members,
             last,
             chain,
+            anew,
         })
         .collect();
     Some(Head {
@@ -144,18 +178,31 @@ mod tests {
             groups: vec![GroupHead {
                 group: GroupId(0),
                 state: state(),
-                members: Some(Entry {
+                members: vec![Entry {
                     index: LogIndex(1),
                     term: Term(1),
                     kind: EntryKind::Members,
                     payload: Blob::new(b"m"),
-                }),
+                }],
                 last: LogPosition {
                     term: Term(2),
                     index: LogIndex(8),
                 },
                 chain: 77,
+                anew: true,
             }],
+        }
+    }
+
+    fn seal() -> GroupSeal {
+        GroupSeal {
+            group: GroupId(2),
+            state: state(),
+            last: LogPosition {
+                term: Term(2),
+                index: LogIndex(8),
+            },
+            chain: 77,
         }
     }
 
@@ -163,9 +210,10 @@ mod tests {
     fn the_bytes_mean_the_same_for_ever() {
         assert_eq!(encode_state(&state()), [3, 1, 2, b's', b'1', 9, 251, 44, 1]);
         assert_eq!(encode_state(&HardState::default()), [0, 0, 0]);
-        assert_eq!(encode_seal(&[(GroupId(0), LogIndex(5))]), [1, 0, 5]);
+        let bytes = [1, 2, 3, 1, 2, b's', b'1', 9, 251, 44, 1, 2, 8, 77];
+        assert_eq!(encode_seal(&[seal()]), bytes);
         let bytes = [
-            1, 251, 0, 16, 251, 160, 15, 1, 0, 3, 1, 2, b's', b'1', 9, 251, 44, 1, 1, 1, 1, 1, 1, b'm', 2, 8, 77,
+            1, 251, 0, 16, 251, 160, 15, 1, 0, 3, 1, 2, b's', b'1', 9, 251, 44, 1, 1, 1, 1, 1, 1, b'm', 2, 8, 77, 1,
         ];
         assert_eq!(encode_head(&head()), bytes);
     }
@@ -174,8 +222,7 @@ mod tests {
     fn what_was_encoded_is_decoded_and_nothing_else() {
         assert_eq!(decode_state(&encode_state(&state())), Some(state()));
         assert_eq!(decode_head(&encode_head(&head())), Some(head()));
-        let seal = vec![(GroupId(0), LogIndex(5)), (GroupId(2), LogIndex(1 << 40))];
-        assert_eq!(decode_seal(&encode_seal(&seal)), Some(seal));
+        assert_eq!(decode_seal(&encode_seal(&[seal(), seal()])), Some(vec![seal(), seal()]));
         let bytes = encode_head(&head());
         for end in 0..bytes.len() {
             assert_eq!(decode_head(&bytes[..end]), None, "{end} bytes");

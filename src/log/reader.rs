@@ -232,7 +232,8 @@ fn entry_of(wanted: &Wanted, parsed: Parsed<'_>) -> Option<Entry> {
     let Parsed::Record(header, payload, _) = parsed else {
         return None;
     };
-    let same = header.kind == Kind::Entry && header.group == wanted.group && header.index == wanted.index;
+    let kind = matches!(header.kind, Kind::Entry | Kind::Fill);
+    let same = kind && header.group == wanted.group && header.index == wanted.index;
     same.then(|| Entry {
         index: header.index,
         term: header.term,

@@ -2,11 +2,14 @@
 //! are little-endian.
 //!
 //! ```text
-//!  0 u32 payload length      16 u64 lsn: the record's own position        40 u64 index   (entries)
-//!  4 u32 header check        24 u64 batch                                 48 u64 term    (entries)
-//!  8 u32 body check          32 u32 unsynced: lsn − what was synced       56 u32 chain   (entries)
+//!  0 u32 payload length      16 u64 lsn: the record's own position        40 u64 index   (entries, states)
+//!  4 u32 header check        24 u64 batch                                 48 u64 term    (entries, states)
+//!  8 u32 body check          32 u32 unsynced: lsn − what was synced       56 u32 chain   (entries, states)
 //! 12 u8  kind, u8 version, u8 entry kind, u8 flags    36 u32 group        60 u32 reserved
 //! ```
+//!
+//! The index, term and chain of a state are those of the group's last entry: whatever damage hides before it, it says where the
+//! log ends.
 //!
 //! Both checks are CRC-32C, seeded with the directory's id, so that a record of another directory is none here. The header
 //! has a check of its own, because the next record can only be found by a length that can be trusted. The position in the
@@ -22,7 +25,7 @@ pub const VERSION: u8 = 1;
 /// Records begin at multiples of this.
 pub const ALIGNMENT: u64 = 8;
 
-/// What a record is for. The numbers are part of the format; 5 is set aside for entries that a repair brings back.
+/// What a record is for. The numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// The first record of a segment: the state of every group at that point.
@@ -31,8 +34,10 @@ pub enum Kind {
     State = 2,
     /// An entry of a group.
     Entry = 3,
-    /// Says that all before it is synced; carries commit positions.
+    /// Says that all before it is synced, and where each group stands.
     Seal = 4,
+    /// An entry of a group in the place of the one of its index, that couldn't be read; those after it stay.
+    Fill = 5,
 }
 
 /// A record's header, without length and checks, which come from the payload.
@@ -40,7 +45,7 @@ pub enum Kind {
 pub struct Header {
     /// What the record is for.
     pub kind: Kind,
-    /// Of an entry: who understands the payload. `Noop` for others.
+    /// Of an entry or fill: who understands the payload. `Noop` for others.
     pub entry_kind: EntryKind,
     /// Where the record stands.
     pub lsn: Lsn,
@@ -50,11 +55,11 @@ pub struct Header {
     pub synced: Lsn,
     /// The group, 0 for head and seal.
     pub group: GroupId,
-    /// Of an entry: its index. 0 for others.
+    /// Of an entry or fill: its index. Of a state: that of the group's last entry. 0 for others.
     pub index: LogIndex,
-    /// Of an entry: its term. 0 for others.
+    /// The term of the same entry.
     pub term: Term,
-    /// Of an entry: the running check over the group's log up to and including it. 0 for others.
+    /// The running check over the group's log up to and including the same entry; 0 if it isn't known.
     pub chain: u32,
 }
 
@@ -174,6 +179,7 @@ pub fn parse_header(bytes: &[u8], at: Lsn, directory: DirectoryId) -> ParsedHead
         2 => Kind::State,
         3 => Kind::Entry,
         4 => Kind::Seal,
+        5 => Kind::Fill,
         _ => return ParsedHeader::Unknown,
     };
     let entry_kind = match bytes[14] {
@@ -229,21 +235,18 @@ mod tests {
     const DIRECTORY: DirectoryId = DirectoryId(0x0123_4567_89AB_CDEF);
 
     fn header(kind: Kind) -> Header {
-        let entry = kind == Kind::Entry;
+        let entry = matches!(kind, Kind::Entry | Kind::Fill);
+        let placed = entry || kind == Kind::State;
         Header {
             kind,
             entry_kind: if entry { EntryKind::Command } else { EntryKind::Noop },
             lsn: Lsn(0x1000),
             batch: 7,
             synced: Lsn(0xF00),
-            group: GroupId(if matches!(kind, Kind::Entry | Kind::State) {
-                3
-            } else {
-                0
-            }),
-            index: LogIndex(if entry { 5 } else { 0 }),
-            term: Term(if entry { 2 } else { 0 }),
-            chain: if entry { 0xAABB_CCDD } else { 0 },
+            group: GroupId(if placed { 3 } else { 0 }),
+            index: LogIndex(if placed { 5 } else { 0 }),
+            term: Term(if placed { 2 } else { 0 }),
+            chain: if placed { 0xAABB_CCDD } else { 0 },
         }
     }
 
@@ -274,9 +277,9 @@ mod tests {
             (
                 Kind::State,
                 concat!(
-                    "05000000a5b70ebc9cd7b9e802010000",
+                    "05000000e0972e2c9cd7b9e802010000",
                     "0010000000000000070000000000000000010000",
-                    "03000000000000000000000000000000000000000000000000000000",
+                    "0300000005000000000000000200000000000000ddccbbaa00000000",
                     "68656c6c6f000000",
                 ),
             ),
@@ -298,6 +301,15 @@ mod tests {
                     "68656c6c6f000000",
                 ),
             ),
+            (
+                Kind::Fill,
+                concat!(
+                    "05000000c65907999cd7b9e805010200",
+                    "0010000000000000070000000000000000010000",
+                    "0300000005000000000000000200000000000000ddccbbaa00000000",
+                    "68656c6c6f000000",
+                ),
+            ),
         ];
         for (kind, bytes) in golden {
             assert_eq!(hex(&encoded(kind, b"hello")), bytes, "{kind:?}");
@@ -306,7 +318,7 @@ mod tests {
 
     #[test]
     fn what_was_encoded_is_parsed() {
-        for kind in [Kind::Head, Kind::State, Kind::Entry, Kind::Seal] {
+        for kind in [Kind::Head, Kind::State, Kind::Entry, Kind::Seal, Kind::Fill] {
             for length in [0, 1, 7, 8, 9, 300] {
                 let payload = vec![b'x'; length];
                 let bytes = encoded(kind, &payload);
@@ -355,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_good_record_of_a_kind_to_come_is_not_called_damaged() {
-        for (at, value) in [(12, 5), (12, 9), (13, 2), (14, 3), (15, 1)] {
+        for (at, value) in [(12, 6), (12, 9), (13, 2), (14, 3), (15, 1)] {
             let mut bytes = encoded(Kind::Entry, b"hello");
             bytes[at] = value;
             let check = header_check(&bytes, DIRECTORY);

@@ -3,7 +3,9 @@
 //!
 //! A batch is written only when the one before is synced, and every record says up to where all was synced when it was
 //! written. So with S the highest position that any good record names: a bad record before S was whole once, and is *damaged*; at
-//! or after S it may never have been whole, and is *torn*. Cutting a damaged record would take back a promise.
+//! or after S it may never have been whole, and is *torn*. Cutting a damaged record would take back a promise, so recovery goes
+//! on behind it: entries that can't be read are holes, which others can fill. Where it can't be told what the damage hides (a vote;
+//! where the log ends), nothing of the log can be trusted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,20 +16,18 @@ use super::disk::{Disk, DiskFile};
 use super::index::{EntryIndex, SharedIndex};
 use super::prewrite::Prewriter;
 use super::reader::Reader;
-use super::record::{self, ALIGNMENT, Kind, Parsed, ParsedHeader};
-use super::segment::{self, FOLDER, Segment, Window, write_zeros};
+use super::record::Kind;
+use super::segment::{self, FOLDER, Segment, write_zeros};
+use super::start::{read_heads, walk_from};
 use super::tail::Tail;
 use super::walk::Walk;
 use super::writer::{Log, first_head};
-use crate::limits::{LOG_UNSYNCED_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX};
-use crate::types::{DirectoryId, GroupId, Lsn};
+use crate::cluster::message::{Entry, LogPosition};
+use crate::limits::{DAMAGED_PLACES_MAX, LOG_UNSYNCED_BYTES_MAX};
+use crate::types::{DirectoryId, GroupId, LogIndex, Lsn};
 
 /// Bytes read at once while walking.
 pub(super) const STEP: u64 = 1 << 20;
-
-/// Zeros passed over at once when looking for records behind the end: a multiple of their alignment.
-const BLANK: usize = 4096;
-const _: () = assert!((BLANK as u64).is_multiple_of(ALIGNMENT));
 
 /// How a log is opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +38,9 @@ pub struct Options {
     pub groups: Vec<GroupId>,
     /// A position that the log has reached: one that ends before it has lost something. 0 for a log that is to be made.
     pub reached: Lsn,
+    /// The last entry that the newest checkpoint covers, which is durable: what stands before needn't be walked over, as far as its
+    /// places are known otherwise.
+    pub checkpoint: Option<LogPosition>,
 }
 
 /// A log that was opened.
@@ -51,6 +54,23 @@ pub struct Opened<D: Disk> {
     pub groups: Vec<(GroupId, Recovered)>,
     /// What recovery did.
     pub report: Report,
+    /// The checkpoint isn't the log's: it was installed, and then the process ended. [`begin_anew`](Opened::begin_anew) must come
+    /// before anything else; up to then the groups tell of the log as it was.
+    pub behind: bool,
+}
+
+impl<D: Disk> Opened<D> {
+    /// Begins the log of a group anew behind a checkpoint that is durable. Term and vote stay.
+    ///
+    /// # Errors
+    /// What the disk says; the log is then closed.
+    pub fn begin_anew(&mut self, group: GroupId, at: LogPosition, chain: u32, members: &Entry) -> io::Result<()> {
+        self.log.begin_anew(group, at, chain, members)?;
+        self.behind = false;
+        let known = self.log.tails.iter().map(|(&group, tail)| (group, tail.recovered()));
+        self.groups = known.collect();
+        Ok(())
+    }
 }
 
 /// What recovery did.
@@ -68,13 +88,27 @@ pub struct Report {
     pub cut_at: Option<(String, u64)>,
     /// Bytes that were written anew because nothing proved that they were synced.
     pub rewritten_bytes: u64,
+    /// Damaged places: file, offset, what is wrong. The first [`DAMAGED_PLACES_MAX`].
+    pub damaged: Vec<(String, u64, String)>,
+    /// How many there are.
+    pub damages: u64,
+}
+
+impl Report {
+    pub(super) fn damage(&mut self, segment: Segment, offset: u64, text: &str) {
+        self.damages += 1;
+        if self.damaged.len() < DAMAGED_PLACES_MAX {
+            self.damaged.push((segment.file(), offset, text.to_owned()));
+        }
+    }
 }
 
 /// Why a log can't be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// Something that was once durable can't be read or makes no sense.
-    Damaged {
+    /// Something that was once durable can't be read or makes no sense, and what is left can't be trusted: the directory must be set aside.
+    /// (What can be told is a hole, and no error.)
+    Untrusted {
         /// The file, relative to the data directory.
         file: String,
         /// Where in the file.
@@ -101,7 +135,7 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OpenError::Damaged { file, offset, text } => write!(f, "damaged: {file} at offset {offset}: {text}"),
+            OpenError::Untrusted { file, offset, text } => write!(f, "damaged: {file} at offset {offset}: {text}"),
             OpenError::Newer { file, offset } => write!(
                 f,
                 "{file} at offset {offset}: written by a later version of this program; upgrade it"
@@ -119,8 +153,8 @@ pub(super) fn in_file(file: &str) -> impl FnOnce(io::Error) -> OpenError + use<>
     move |error| OpenError::Io { file, error }
 }
 
-pub(super) fn damaged(segment: Segment, offset: u64, text: impl Into<String>) -> OpenError {
-    OpenError::Damaged {
+pub(super) fn untrusted(segment: Segment, offset: u64, text: impl Into<String>) -> OpenError {
+    OpenError::Untrusted {
         file: segment.file(),
         offset,
         text: text.into(),
@@ -137,18 +171,16 @@ pub(super) struct Stop {
     pub at: usize,
     /// Offset in it: the end of the last good record.
     pub offset: u64,
-    /// What is wrong with the record there; `None` if nothing was written there.
-    pub bad: Option<&'static str>,
 }
 
 impl<D: Disk> Log<D> {
     /// Opens the log of a data directory; makes it if there is none. The id must be the directory's own, for ever.
     ///
     /// # Errors
-    /// [`OpenError`]: nothing was changed if it is `Damaged` or `Newer`.
+    /// [`OpenError`]: nothing was changed if it is `Untrusted` or `Newer`.
     pub fn open(disk: D, directory: DirectoryId, options: &Options) -> Result<Opened<D>, OpenError> {
         let mut segments = find_segments(&disk)?;
-        if segments.is_empty() && options.reached > Lsn(0) {
+        if segments.is_empty() && (options.reached > Lsn(0) || options.checkpoint.is_some()) {
             // Perhaps only a file system that isn't mounted: making a new log would forget every vote and entry.
             return Err(missing(Lsn(0)));
         }
@@ -162,10 +194,30 @@ impl<D: Disk> Log<D> {
             let file = segment::create(&disk, first, &head).map_err(in_file(&first.file()))?;
             segments.push((first, file));
         }
-        let mut walk = Walk::new(directory, &segments, &options.groups);
+        let heads = read_heads(directory, &segments)?;
+        // No index of a segment is known yet, so none is skipped.
+        let (index, indexed) = (EntryIndex::default(), Vec::new());
+        let from = walk_from(&segments, &heads, &indexed, options.checkpoint)?;
+        let mut walk = Walk::new(
+            directory,
+            &segments,
+            &heads,
+            from,
+            options.reached,
+            &options.groups,
+            index,
+        );
         let stop = walk.run()?;
-        let rest = survey(directory, &segments, &stop)?;
-        check_torn(directory, &segments, &stop, &rest)?;
+        if stop == (Stop { at: from.1, offset: 0 }) {
+            // The first segment never was without its head. Cutting here would wipe the whole log, for example one that
+            // belongs to another directory's id.
+            return Err(untrusted(
+                segments[stop.at].0,
+                0,
+                "the log's first record can't be read",
+            ));
+        }
+        let rest = walk.rest(&stop)?;
         let (batch, last_kind, mut report, index) = walk.finish();
         let Walk { synced, mut tails, .. } = walk;
 
@@ -176,7 +228,7 @@ impl<D: Disk> Log<D> {
                 "the log ends at position {end}, and has been at {} before",
                 options.reached
             );
-            return Err(damaged(segment, stop.offset, text));
+            return Err(untrusted(segment, stop.offset, text));
         }
         report.segments = segments.len();
         report.cut_bytes = rest.cut_bytes;
@@ -201,14 +253,25 @@ impl<D: Disk> Log<D> {
         if log.unsealed {
             log.close().map_err(in_file(FOLDER))?;
         }
+        let behind = options.checkpoint.is_some_and(|at| is_behind(&log.tails, at));
         let reader = Reader::new(disk, directory, log.shared.clone());
         Ok(Opened {
             log,
             reader,
             groups,
             report,
+            behind,
         })
     }
+}
+
+/// Whether the log of the only group that there is today doesn't hold the last entry of a checkpoint, and another one in its place or none.
+fn is_behind(tails: &BTreeMap<GroupId, Tail>, at: LogPosition) -> bool {
+    let Some(tail) = tails.get(&GroupId::ROOT) else {
+        return at.index > LogIndex(0);
+    };
+    let same = tail.holes.contains_key(&at.index) || tail.term_of(at.index).unwrap_or_default() == at.term;
+    at.index > tail.last.index || (at.index >= tail.base.index && !same)
 }
 
 /// All segments, ascending. Segments in the making are removed.
@@ -233,112 +296,19 @@ fn find_segments<D: Disk>(disk: &D) -> Result<Vec<Opens<D>>, OpenError> {
         let size = file.size().map_err(in_file(&path))?;
         let after = segments.last().map_or(Lsn(0), |(before, _)| before.end());
         let segment = Segment { base, size };
-        if segments.is_empty() && base != Lsn(0) {
-            return Err(missing(Lsn(0)));
-        }
         if base < after || base.0.checked_add(size).is_none() {
-            return Err(damaged(segment, 0, "it overlaps another segment"));
+            return Err(untrusted(segment, 0, "it overlaps another segment"));
         }
         segments.push((segment, file));
     }
     Ok(segments)
 }
 
-fn missing(base: Lsn) -> OpenError {
-    OpenError::Damaged {
+pub(super) fn missing(base: Lsn) -> OpenError {
+    OpenError::Untrusted {
         file: segment::file_name(base),
         offset: 0,
         text: "the segment is missing".to_owned(),
-    }
-}
-
-/// What stands behind the place at which the walk stopped.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Rest {
-    /// The highest synced position that a good record names.
-    synced: Lsn,
-    /// Whether there is a good record in the segment of the stop.
-    good_here: bool,
-    /// The highest batch of a good record.
-    batch: u64,
-    /// Offset in the segment of the stop behind which all is zero.
-    used: u64,
-    /// Bytes from the stop to the last one that isn't zero, of all segments.
-    cut_bytes: u64,
-}
-
-/// Looks for good records behind the stop, at every place where one can begin.
-fn survey<F: DiskFile>(directory: DirectoryId, segments: &[(Segment, F)], stop: &Stop) -> Result<Rest, OpenError> {
-    let mut rest = Rest::default();
-    for (at, (segment, file)) in segments.iter().enumerate().skip(stop.at) {
-        let here = at == stop.at;
-        let start = if here { stop.offset } else { 0 };
-        let (mut offset, mut used) = (start, start);
-        let mut window = Window::new(file, segment.size, STEP);
-        while offset < segment.size {
-            let bytes = window.at(offset, BLANK + RECORD_HEADER_BYTES);
-            let bytes = bytes.map_err(|error| in_file(&segment.file())(error))?;
-            // Most of it is the zeros of a segment that isn't full: no header begins in them.
-            if bytes.len() >= BLANK + RECORD_HEADER_BYTES
-                && bytes[..BLANK + RECORD_HEADER_BYTES].iter().all(|&b| b == 0)
-            {
-                offset += BLANK as u64;
-                continue;
-            }
-            let lsn = Lsn(segment.base.0 + offset);
-            let mut step = ALIGNMENT;
-            if let ParsedHeader::Good(header, length) = record::parse_header(bytes, lsn, directory) {
-                rest.synced = rest.synced.max(header.synced);
-                rest.batch = rest.batch.max(header.batch);
-                rest.good_here |= here;
-                // Its length can be trusted, so nothing that lies in its payload is taken for a record.
-                step = record::size(length) as u64;
-                used = offset + step;
-            } else if bytes.iter().take(ALIGNMENT as usize).any(|&b| b != 0) {
-                used = offset + step;
-            }
-            offset += step;
-        }
-        used = used.min(segment.size);
-        rest.cut_bytes += used - start;
-        if here {
-            rest.used = used;
-        }
-    }
-    Ok(rest)
-}
-
-/// An error unless everything behind the stop may be cut off.
-fn check_torn<F: DiskFile>(
-    directory: DirectoryId,
-    segments: &[(Segment, F)],
-    stop: &Stop,
-    rest: &Rest,
-) -> Result<(), OpenError> {
-    let (segment, _) = &segments[stop.at];
-    let end = Lsn(segment.base.0 + stop.offset);
-    if stop.at == 0 && stop.offset == 0 {
-        // The first segment never was without its head. Cutting here would wipe the whole log, for example one that
-        // belongs to another directory's id.
-        return Err(damaged(*segment, 0, "the log's first record can't be read"));
-    }
-    if rest.synced <= end {
-        return Ok(());
-    }
-    let hole = "nothing is here, but there are good records after it";
-    match (stop.bad, segments.get(stop.at + 1)) {
-        (Some(text), _) => Err(damaged(*segment, stop.offset, text)),
-        (None, _) if rest.good_here => Err(damaged(*segment, stop.offset, hole)),
-        (None, Some((next, file))) if next.base == segment.end() => {
-            let mut window = Window::new(file, next.size, STEP);
-            let need = RECORD_HEADER_BYTES + RECORD_PAYLOAD_BYTES_MAX;
-            let bytes = window.at(0, need).map_err(in_file(&next.file()))?;
-            match record::parse(bytes, next.base, directory) {
-                Parsed::Record(..) => Err(damaged(*segment, stop.offset, hole)),
-                _ => Err(damaged(*next, 0, "the segment's first record can't be read")),
-            }
-        }
-        (None, _) => Err(missing(segment.end())),
     }
 }
 

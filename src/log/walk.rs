@@ -1,59 +1,109 @@
-//! The walk over all good records from the beginning of the log: what each means for its group, and whether it fits to those
-//! before it.
+//! The walk over all records of the log: what each means for its group, and whether it fits to those before it. Goes on behind damage
+//! below what was synced; what the damage leaves open is in `doubt`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::disk::DiskFile;
+use super::doubt::{Doubt, position};
 use super::index::EntryIndex;
 use super::payload::{self, Head};
-use super::record::{self, Header, Kind, Parsed, ParsedHeader};
-use super::recovery::{OpenError, Report, STEP, Stop, damaged, in_file};
+use super::record::{self, ALIGNMENT, Header, Kind, Parsed, ParsedHeader};
+use super::recovery::{OpenError, Report, STEP, Stop, in_file, missing, untrusted};
 use super::segment::{Segment, Window};
+use super::survey::{Rest, next_header, survey};
 use super::tail::Tail;
-use crate::cluster::chain::chain;
 use crate::cluster::message::LogPosition;
 use crate::limits::RECORD_HEADER_BYTES;
-use crate::types::{DirectoryId, GroupId, LogIndex, Lsn, Term};
+use crate::types::{DirectoryId, GroupId, LogIndex, Lsn};
 
 /// What the records up to some place come to.
 #[derive(Debug)]
 pub(super) struct Walk<'s, F> {
     directory: DirectoryId,
     segments: &'s [(Segment, F)],
+    heads: &'s [Option<Head>],
+    /// The numbers of the segment in which the log begins, and of that in which the walk does.
+    first: usize,
+    start: usize,
     /// The end of every group.
     pub tails: BTreeMap<GroupId, Tail>,
-    /// The highest position that a record says was synced.
+    /// What isn't known of a group.
+    pub(super) doubts: BTreeMap<GroupId, Doubt>,
+    /// Where the walk began for each group: the last entry before, and the check there.
+    pub(super) starts: BTreeMap<GroupId, (LogPosition, u32)>,
+    /// Groups of which a members entry may be hidden.
+    pub(super) members_lost: BTreeSet<GroupId>,
+    /// The highest position that a record of the walk says was synced.
     pub synced: Lsn,
-    index: EntryIndex,
-    batch: u64,
-    last_kind: Kind,
-    report: Report,
+    /// The highest position that is known to have been synced, from anywhere.
+    proved: Lsn,
+    /// What stands behind the place at which the walk found no record first, or last.
+    surveyed: Option<(Stop, Rest)>,
+    pub(super) index: EntryIndex,
+    pub(super) batch: u64,
+    pub(super) last_kind: Kind,
+    pub(super) report: Report,
+}
+
+/// How a segment ends.
+enum End {
+    /// The log goes on in the next one.
+    Next,
+    /// The log ends here.
+    Stop(Stop),
 }
 
 impl<'s, F: DiskFile> Walk<'s, F> {
-    /// At the beginning of the first segment.
-    pub fn new(directory: DirectoryId, segments: &'s [(Segment, F)], groups: &[GroupId]) -> Walk<'s, F> {
+    /// At the beginning of segment `start`. The log itself begins with segment `first`, and has been at `reached`; `index` knows what
+    /// stands between the two.
+    pub fn new(
+        directory: DirectoryId,
+        segments: &'s [(Segment, F)],
+        heads: &'s [Option<Head>],
+        (first, start): (usize, usize),
+        reached: Lsn,
+        groups: &[GroupId],
+        index: EntryIndex,
+    ) -> Walk<'s, F> {
         Walk {
             directory,
             segments,
+            heads,
+            first,
+            start,
             tails: groups.iter().map(|&group| (group, Tail::default())).collect(),
+            doubts: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            members_lost: BTreeSet::new(),
             synced: Lsn(0),
-            index: EntryIndex::default(),
+            proved: reached,
+            surveyed: None,
+            index,
             batch: 0,
             last_kind: Kind::Head,
             report: Report::default(),
         }
     }
 
-    /// Walks to the first place without a good record.
+    /// Walks to the end of the log: the first place without a good record that isn't damage.
     pub fn run(&mut self) -> Result<Stop, OpenError> {
-        let mut at = 0;
+        let mut at = self.start;
         loop {
-            let stop = self.segment(at)?;
-            if stop.bad.is_some() || !self.goes_on(&stop)? {
-                return Ok(stop);
+            match self.segment(at)? {
+                End::Next => at += 1,
+                End::Stop(stop) => {
+                    self.check_doubts()?;
+                    return Ok(stop);
+                }
             }
-            at += 1;
+        }
+    }
+
+    /// What stands behind the end of the log.
+    pub fn rest(&mut self, stop: &Stop) -> Result<Rest, OpenError> {
+        match self.surveyed.take() {
+            Some((at, rest)) if at == *stop => Ok(rest),
+            _ => survey(self.directory, self.segments, stop),
         }
     }
 
@@ -63,7 +113,7 @@ impl<'s, F: DiskFile> Walk<'s, F> {
         (self.batch, self.last_kind, report, std::mem::take(&mut self.index))
     }
 
-    fn segment(&mut self, at: usize) -> Result<Stop, OpenError> {
+    fn segment(&mut self, at: usize) -> Result<End, OpenError> {
         let (segment, file) = &self.segments[at];
         let mut window = Window::new(file, segment.size, STEP);
         let (mut offset, mut need) = (0, RECORD_HEADER_BYTES);
@@ -71,13 +121,14 @@ impl<'s, F: DiskFile> Walk<'s, F> {
             let bytes = window.at(offset, need);
             let bytes = bytes.map_err(|error| in_file(&segment.file())(error))?;
             let lsn = Lsn(segment.base.0 + offset);
-            let bad = match record::parse(bytes, lsn, self.directory) {
+            let fits = |whole: usize| offset + whole as u64 <= segment.size;
+            let text = match record::parse(bytes, lsn, self.directory) {
                 Parsed::Record(header, payload, size) => {
-                    self.record(*segment, offset, &header, payload)?;
+                    self.record(at, offset, &header, payload)?;
                     (offset, need) = (offset + size as u64, RECORD_HEADER_BYTES);
                     continue;
                 }
-                Parsed::Short(whole) if offset + whole as u64 <= segment.size => {
+                Parsed::Short(whole) if fits(whole) => {
                     need = whole;
                     continue;
                 }
@@ -87,71 +138,105 @@ impl<'s, F: DiskFile> Walk<'s, F> {
                         offset,
                     });
                 }
-                Parsed::Nothing => None,
-                Parsed::Short(_) => Some("the record is longer than its segment"),
-                Parsed::BadHeader => Some("the header of a record doesn't match its check"),
-                Parsed::BadBody(..) => Some("the payload of a record doesn't match its check"),
-            };
-            return Ok(Stop { at, offset, bad });
-        }
-    }
-
-    /// Whether the segment after the stop's begins where the records of the stop's end.
-    fn goes_on(&self, stop: &Stop) -> Result<bool, OpenError> {
-        let (segment, _) = &self.segments[stop.at];
-        let Some((next, file)) = self.segments.get(stop.at + 1) else {
-            return Ok(false);
-        };
-        if next.base != segment.end() {
-            return Ok(false);
-        }
-        let mut window = Window::new(file, next.size, STEP);
-        let mut need = RECORD_HEADER_BYTES;
-        loop {
-            let bytes = window.at(0, need).map_err(in_file(&next.file()))?;
-            return match record::parse(bytes, next.base, self.directory) {
-                Parsed::Short(whole) if whole as u64 <= next.size => {
-                    need = whole;
+                Parsed::BadBody(header, size) => {
+                    let stop = Stop { at, offset };
+                    if !self.was_synced(lsn, &stop)? {
+                        return Ok(End::Stop(stop));
+                    }
+                    // Its length can be trusted, so nothing that lies in its payload is taken for a record.
+                    self.broken(*segment, offset, &header, size)?;
+                    (offset, need) = (offset + size as u64, RECORD_HEADER_BYTES);
                     continue;
                 }
-                Parsed::Record(header, payload, _) if header.kind == Kind::Head => {
-                    let end = Lsn(segment.base.0 + stop.offset);
-                    Ok(payload::decode_head(payload).is_none_or(|head| head.previous_end == end))
-                }
-                // Let the walk of that segment say what is wrong with it.
-                Parsed::Record(..) | Parsed::Unknown => Ok(true),
-                _ => Ok(false),
+                Parsed::Nothing if self.next_begins(at) == Some(lsn) => return Ok(End::Next),
+                Parsed::Nothing => "nothing is here, but there are records after it",
+                Parsed::Short(_) => "the record is longer than its segment",
+                Parsed::BadHeader => "the header of a record doesn't match its check",
             };
+            let stop = Stop { at, offset };
+            if !self.was_synced(lsn, &stop)? {
+                return Ok(End::Stop(stop));
+            }
+            let Some(next) = next_header(self.directory, *segment, file, offset + ALIGNMENT)? else {
+                return self.to_the_end(at, offset, text);
+            };
+            self.hidden(*segment, offset, next, text);
+            (offset, need) = (next, RECORD_HEADER_BYTES);
         }
     }
 
-    fn record(&mut self, segment: Segment, offset: u64, header: &Header, payload: &[u8]) -> Result<(), OpenError> {
-        let wrong = |text: &str| Err(damaged(segment, offset, text));
+    /// Something was synced behind `offset`, and the segment has no record there any more.
+    fn to_the_end(&mut self, at: usize, offset: u64, text: &str) -> Result<End, OpenError> {
+        let (segment, _) = self.segments[at];
+        match self.segments.get(at + 1) {
+            None => Err(untrusted(segment, offset, text)),
+            Some((next, _)) if next.base != segment.end() => Err(missing(segment.end())),
+            Some(_) if self.next_begins(at).is_some_and(|end| end.0 < segment.base.0 + offset) => {
+                let text = "the next segment's head says that this one ends before";
+                Err(untrusted(segment, offset, text))
+            }
+            Some(_) => {
+                let text = match self.next_begins(at) {
+                    Some(_) => text,
+                    // Perhaps only that is damaged. But that the segment ends here is known from nothing else.
+                    None => {
+                        "where the records of the segment end can't be told, since the head of the next one can't be read"
+                    }
+                };
+                self.hidden(segment, offset, segment.size, text);
+                Ok(End::Next)
+            }
+        }
+    }
+
+    /// Where the records of this segment end, as the head of the next one says; `None` if that can't be read.
+    fn next_begins(&self, at: usize) -> Option<Lsn> {
+        let (segment, (next, _)) = (self.segments[at].0, self.segments.get(at + 1)?);
+        let head = self.heads.get(at + 1)?.as_ref()?;
+        (next.base == segment.end()).then_some(head.previous_end)
+    }
+
+    /// Whether all before this position, and a record at it, was whole once. For that all that stands behind it is looked at, but
+    /// only once: it may be that a good record says so.
+    fn was_synced(&mut self, lsn: Lsn, stop: &Stop) -> Result<bool, OpenError> {
+        if self.surveyed.is_none() && lsn >= self.proved.max(self.synced) {
+            let rest = survey(self.directory, self.segments, stop)?;
+            self.proved = self.proved.max(rest.synced);
+            self.surveyed = Some((stop.clone(), rest));
+        }
+        Ok(lsn < self.proved.max(self.synced))
+    }
+
+    fn record(&mut self, at: usize, offset: u64, header: &Header, payload: &[u8]) -> Result<(), OpenError> {
+        let (segment, _) = self.segments[at];
+        let wrong = |text: &str| Err(untrusted(segment, offset, text));
         if (offset == 0) != (header.kind == Kind::Head) {
             return wrong("a segment has its head at its beginning and nowhere else");
         }
         match header.kind {
             Kind::Head => match payload::decode_head(payload) {
+                Some(head) if at == self.start => self.first_head(&head),
                 Some(head) => self.head(segment, &head)?,
                 None => return wrong("the segment's head can't be read"),
             },
             Kind::State => match payload::decode_state(payload) {
                 Some(state) => {
-                    let tail = self.tails.entry(header.group).or_default();
-                    tail.hard_state(&state);
-                    tail.commit_recorded = tail.state.commit;
+                    self.told(segment, offset, header.group, position(header), header.chain)?;
+                    self.state(header.group, &state);
                 }
                 None => return wrong("the hard state can't be read"),
             },
             Kind::Seal => match payload::decode_seal(payload) {
-                Some(commits) => commits.iter().for_each(|&(group, commit)| {
-                    let tail = self.tails.entry(group).or_default();
-                    tail.committed(commit);
-                    tail.commit_recorded = tail.state.commit;
-                }),
+                Some(groups) => {
+                    for group in groups {
+                        self.told(segment, offset, group.group, group.last, group.chain)?;
+                        self.state(group.group, &group.state);
+                    }
+                }
                 None => return wrong("the seal can't be read"),
             },
-            Kind::Entry => self.entry(segment, offset, header, payload)?,
+            Kind::Entry => self.entry(segment, offset, header, Some(payload))?,
+            Kind::Fill => self.fill(segment, offset, header, Some(payload))?,
         }
         self.batch = self.batch.max(header.batch);
         self.synced = self.synced.max(header.synced);
@@ -160,78 +245,53 @@ impl<'s, F: DiskFile> Walk<'s, F> {
         Ok(())
     }
 
-    /// Of the first segment the head is where the groups begin; of the others it must say what the records before it say.
-    fn head(&mut self, segment: Segment, head: &Head) -> Result<(), OpenError> {
-        if head.segment_size != segment.size {
-            let text = format!(
-                "the file has {} bytes, it was made with {}",
-                segment.size, head.segment_size
-            );
-            return Err(damaged(segment, 0, text));
-        }
-        let first = self.report.records == 0;
-        for group in &head.groups {
-            let tail = self.tails.entry(group.group).or_default();
-            if first {
-                (tail.last, tail.chain) = (group.last, group.chain);
-                tail.members = group.members.iter().cloned().collect();
-            } else if tail.last != group.last || (group.chain != 0 && tail.chain != 0 && tail.chain != group.chain) {
-                let text = "the segment's head says another last entry than the segments before";
-                return Err(damaged(segment, 0, text));
-            }
-            tail.hard_state(&group.state);
-            tail.commit_recorded = tail.state.commit;
-        }
-        Ok(())
+    fn state(&mut self, group: GroupId, state: &super::HardState) {
+        let tail = self.tails.entry(group).or_default();
+        tail.hard_state(state);
+        tail.commit_recorded = tail.state.commit;
+        self.state_settled(group);
     }
 
-    fn entry(&mut self, segment: Segment, offset: u64, header: &Header, payload: &[u8]) -> Result<(), OpenError> {
-        let wrong = |text: &str| Err(damaged(segment, offset, text));
-        let at = LogPosition {
-            term: header.term,
-            index: header.index,
+    /// Where the walk begins, and the log where its first segment does.
+    fn first_head(&mut self, head: &Head) {
+        let bases: BTreeMap<GroupId, (LogPosition, u32)> = match self.heads.get(self.first) {
+            Some(Some(first)) => first.groups.iter().map(|g| (g.group, (g.last, g.chain))).collect(),
+            _ => BTreeMap::new(),
         };
-        let (last, last_chain) = match self.tails.get(&header.group) {
-            Some(tail) => (tail.last, tail.chain),
-            None => (LogPosition::default(), 0),
-        };
-        if at.index == LogIndex(0) || at.index > last.index.next() {
-            return wrong("an entry is missing before this one");
+        for group in &head.groups {
+            let tail = self.tails.entry(group.group).or_default();
+            (tail.base, tail.base_chain) = bases.get(&group.group).copied().unwrap_or_default();
+            tail.start(group.last, group.chain, group.members.clone());
+            self.starts.insert(group.group, (group.last, group.chain));
+            self.state(group.group, &group.state);
         }
-        let (before, before_term) = if at.index == last.index.next() {
-            (last_chain, last.term)
-        } else if at.index == LogIndex(1) {
-            (0, Term(0))
-        } else {
-            match self.written(header.group, at.index.previous())? {
-                Some(previous) => (previous.chain, previous.term),
-                None => return wrong("the entry before this one isn't in the log"),
+    }
+
+    /// A head says what the records before it say, or that the group begins anew.
+    fn head(&mut self, segment: Segment, head: &Head) -> Result<(), OpenError> {
+        for group in &head.groups {
+            if group.anew {
+                let tail = self.tails.entry(group.group).or_default();
+                tail.begin(group.last, group.chain, group.members.clone());
+                self.index.void(group.group, LogIndex(0));
+                self.starts.insert(group.group, (group.last, group.chain));
+                self.doubts.remove(&group.group);
+                self.members_lost.remove(&group.group);
+            } else {
+                self.told(segment, 0, group.group, group.last, group.chain)?;
+                if let Some(first) = group.members.first() {
+                    let tail = self.tails.entry(group.group).or_default();
+                    tail.members.retain(|members| members.index < first.index);
+                    tail.members.extend(group.members.iter().cloned());
+                }
             }
-        };
-        if at.term < before_term {
-            return wrong("the entry's term is before that of the entry before it");
+            self.state(group.group, &group.state);
         }
-        // A node that cut its log where it keeps nothing in memory writes entries without a check, as 0, until it learns it
-        // from a leader. From the records before, the check is known all the same.
-        let known = before != 0 || at.index == LogIndex(1);
-        let computed = known.then(|| chain(before, at.term, at.index, header.entry_kind, payload));
-        if header.chain != 0 && computed.is_some_and(|computed| computed != header.chain) {
-            return wrong("the entry isn't the one that followed the entry before it");
-        }
-        let check = if header.chain == 0 {
-            computed.unwrap_or(0)
-        } else {
-            header.chain
-        };
-        let tail = self.tails.entry(header.group).or_default();
-        tail.entry(at, header.entry_kind, payload, check);
-        self.index.put(header.group, at.index, header.lsn);
-        self.report.entries += 1;
         Ok(())
     }
 
     /// The header of an entry that was walked over.
-    fn written(&self, group: GroupId, index: LogIndex) -> Result<Option<Header>, OpenError> {
+    pub(super) fn written(&self, group: GroupId, index: LogIndex) -> Result<Option<Header>, OpenError> {
         let Some(lsn) = self.index.find(group, index) else {
             return Ok(None);
         };

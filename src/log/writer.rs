@@ -6,13 +6,13 @@ use std::io;
 
 use super::disk::{Disk, DiskFile};
 use super::index::SharedIndex;
-use super::payload::{self, Head};
+use super::payload::{self, GroupHead, GroupSeal, Head};
 use super::prewrite::Prewriter;
 use super::record::{self, Header, Kind};
 use super::segment::Segment;
 use super::tail::Tail;
 use super::{Append, Record};
-use crate::cluster::message::{EntryKind, LogPosition};
+use crate::cluster::message::{Entry, EntryKind, LogPosition};
 use crate::limits::LOG_BATCH_BYTES_MAX;
 use crate::types::{AppendId, DirectoryId, GroupId, LogIndex, Lsn, Term};
 
@@ -39,7 +39,7 @@ pub struct Log<D: Disk> {
     /// Records to be written before `end`.
     pub(super) buffer: Vec<u8>,
     /// The entries among them.
-    pub(super) entries: Vec<(GroupId, LogIndex, Lsn)>,
+    pub(super) entries: Vec<Placed>,
     /// Whether something that somebody waits for was written and not synced. A seal alone isn't.
     pub(super) unsynced: bool,
     /// Whether a record was written after the last seal.
@@ -50,6 +50,16 @@ pub struct Log<D: Disk> {
     pub(super) written: Option<AppendId>,
     /// The first error.
     pub(super) failed: Option<String>,
+}
+
+/// An entry that has its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Placed {
+    group: GroupId,
+    index: LogIndex,
+    lsn: Lsn,
+    /// Whether those after it stay.
+    fill: bool,
 }
 
 /// The fields of a header that only the caller knows.
@@ -69,6 +79,19 @@ impl Fields {
             group,
             at: LogPosition::default(),
             chain: 0,
+        }
+    }
+
+    fn entry(kind: Kind, group: GroupId, entry: &Entry, chain: u32) -> Fields {
+        Fields {
+            kind,
+            entry_kind: entry.kind,
+            group,
+            at: LogPosition {
+                term: entry.term,
+                index: entry.index,
+            },
+            chain,
         }
     }
 }
@@ -131,8 +154,8 @@ impl<D: Disk> Log<D> {
             if !log.wants_seal() {
                 return Ok(());
             }
-            let commits: Vec<(GroupId, LogIndex)> = log.tails.iter().map(|(&g, tail)| (g, tail.state.commit)).collect();
-            log.put(&Fields::of(Kind::Seal, GroupId(0)), &payload::encode_seal(&commits))?;
+            let groups: Vec<GroupSeal> = log.tails.iter().map(|(&group, tail)| tail.seal(group)).collect();
+            log.put(&Fields::of(Kind::Seal, GroupId(0)), &payload::encode_seal(&groups))?;
             for tail in log.tails.values_mut() {
                 tail.commit_recorded = tail.state.commit;
             }
@@ -163,6 +186,18 @@ impl<D: Disk> Log<D> {
         self.end
     }
 
+    /// The segment that is being filled.
+    #[must_use]
+    pub fn segment(&self) -> Segment {
+        self.segment
+    }
+
+    /// Where everything stands, as writer and reader share it.
+    #[must_use]
+    pub fn index(&self) -> SharedIndex {
+        self.shared.clone()
+    }
+
     /// By which the next segment is made ahead of time. Without it the log makes segments when it needs them.
     #[must_use]
     pub fn prewriter(&self) -> Prewriter<D> {
@@ -185,37 +220,20 @@ impl<D: Disk> Log<D> {
     }
 
     fn append_records(&mut self, append: &Append) -> io::Result<()> {
-        for &(group, commit) in &append.commits {
-            self.tails.entry(group).or_default().committed(commit);
-        }
         for record in &append.records {
             match record {
                 Record::State { group, state } => {
                     self.tails.entry(*group).or_default().hard_state(state);
                     self.record_state(*group)?;
                 }
-                Record::Entry { group, entry, chain } => {
-                    let last = self.tails.get(group).map_or(LogIndex(0), |tail| tail.last.index);
-                    assert!(
-                        entry.index > LogIndex(0) && entry.index <= last.next(),
-                        "an entry follows the group's last or takes the place of one"
-                    );
-                    let at = LogPosition {
-                        term: entry.term,
-                        index: entry.index,
-                    };
-                    let fields = Fields {
-                        entry_kind: entry.kind,
-                        at,
-                        chain: *chain,
-                        ..Fields::of(Kind::Entry, *group)
-                    };
-                    let lsn = self.put(&fields, &entry.payload)?;
-                    let tail = self.tails.entry(*group).or_default();
-                    tail.entry(at, entry.kind, &entry.payload, *chain);
-                    self.entries.push((*group, entry.index, lsn));
-                }
-                Record::Fill { .. } | Record::Base { .. } => {}
+                Record::Entry { group, entry, chain } => self.record_entry(*group, entry, *chain)?,
+                Record::Fill { group, entry, chain } => self.record_fill(*group, entry, *chain)?,
+                Record::Base {
+                    group,
+                    at,
+                    chain,
+                    members,
+                } => self.begin_group(*group, *at, *chain, members)?,
             }
             // The append as a whole is reported later; until then its first part is merely durable early.
             if self.buffer.len() >= LOG_BATCH_BYTES_MAX {
@@ -223,8 +241,73 @@ impl<D: Disk> Log<D> {
                 self.sync_file()?;
             }
         }
+        // Last, so that no record speaks of a commit before the entries that it is about: recovery takes what was committed
+        // before a damaged place for certain.
+        for &(group, commit) in &append.commits {
+            self.tails.entry(group).or_default().committed(commit);
+        }
         self.taken = Some(append.id);
         Ok(())
+    }
+
+    fn record_entry(&mut self, group: GroupId, entry: &Entry, chain: u32) -> io::Result<()> {
+        let last = self.tails.get(&group).map_or(LogIndex(0), |tail| tail.last.index);
+        assert!(
+            entry.index > LogIndex(0) && entry.index <= last.next(),
+            "an entry follows the group's last or takes the place of one"
+        );
+        let fields = Fields::entry(Kind::Entry, group, entry, chain);
+        let lsn = self.put(&fields, &entry.payload)?;
+        let tail = self.tails.entry(group).or_default();
+        tail.entry(fields.at, entry.kind, &entry.payload, chain);
+        self.entries.push(Placed {
+            group,
+            index: entry.index,
+            lsn,
+            fill: false,
+        });
+        Ok(())
+    }
+
+    fn record_fill(&mut self, group: GroupId, entry: &Entry, chain: u32) -> io::Result<()> {
+        let tail = self.tails.entry(group).or_default();
+        assert!(
+            entry.index > tail.base.index && entry.index <= tail.last.index,
+            "a fill takes the place of an entry that the group has"
+        );
+        let fields = Fields::entry(Kind::Fill, group, entry, chain);
+        tail.fill(fields.at, entry.kind, &entry.payload, chain);
+        let lsn = self.put(&fields, &entry.payload)?;
+        self.entries.push(Placed {
+            group,
+            index: entry.index,
+            lsn,
+            fill: true,
+        });
+        Ok(())
+    }
+
+    /// The group's log begins anew, in the next segment: as long as the head of that isn't on the disk, the old log stands.
+    fn begin_group(&mut self, group: GroupId, at: LogPosition, chain: u32, members: &Entry) -> io::Result<()> {
+        self.write()?;
+        let tail = self.tails.entry(group).or_default();
+        tail.begin(at, chain, vec![members.clone()]);
+        tail.committed(at.index);
+        self.shared.write().void(group, LogIndex(0));
+        self.next_segment(Some(group))
+    }
+
+    /// Begins the log of a group anew behind a checkpoint that is durable, and makes that durable: what [`Record::Base`] does, for
+    /// a start that finds the log behind its checkpoint.
+    ///
+    /// # Errors
+    /// What the disk says; the log is then closed.
+    pub fn begin_anew(&mut self, group: GroupId, at: LogPosition, chain: u32, members: &Entry) -> io::Result<()> {
+        self.guarded(|log| {
+            log.begin_group(group, at, chain, members)?;
+            log.write()?;
+            log.sync_file()
+        })
     }
 
     /// Commit positions ride along with a batch, at its end: they speak of entries that stand before.
@@ -240,8 +323,16 @@ impl<D: Disk> Log<D> {
     }
 
     fn record_state(&mut self, group: GroupId) -> io::Result<()> {
-        let state = self.tails.entry(group).or_default().state;
-        self.put(&Fields::of(Kind::State, group), &payload::encode_state(&state))?;
+        let tail = self.tails.entry(group).or_default();
+        let (state, fields) = (
+            tail.state,
+            Fields {
+                at: tail.last,
+                chain: tail.chain,
+                ..Fields::of(Kind::State, group)
+            },
+        );
+        self.put(&fields, &payload::encode_state(&state))?;
         self.tails.entry(group).or_default().commit_recorded = state.commit;
         Ok(())
     }
@@ -250,7 +341,7 @@ impl<D: Disk> Log<D> {
     fn put(&mut self, fields: &Fields, payload: &[u8]) -> io::Result<Lsn> {
         let size = record::size(payload.len()) as u64;
         if self.end.0 + size > self.segment.end().0 {
-            self.next_segment()?;
+            self.next_segment(None)?;
         }
         if self.end.0 + size > self.segment.end().0 {
             let text = format!("a record of {size} bytes doesn't fit into a segment");
@@ -280,7 +371,7 @@ impl<D: Disk> Log<D> {
 
     /// Goes on in the next segment. This one is synced first, so that no batch spans two and that the head of the next says
     /// where this one ends for good.
-    fn next_segment(&mut self) -> io::Result<()> {
+    fn next_segment(&mut self, anew: Option<GroupId>) -> io::Result<()> {
         self.write()?;
         self.sync_file()?;
         let (segment, file) = self.prewriter.take()?;
@@ -288,7 +379,14 @@ impl<D: Disk> Log<D> {
         let head = Head {
             segment_size: segment.size,
             previous_end: self.end,
-            groups: self.tails.iter().map(|(&group, tail)| tail.head(group)).collect(),
+            groups: self
+                .tails
+                .iter()
+                .map(|(&group, tail)| GroupHead {
+                    anew: anew == Some(group),
+                    ..tail.head(group)
+                })
+                .collect(),
         };
         self.shared.write().put_segment(segment);
         (self.segment, self.file, self.end) = (segment, file, segment.base);
@@ -316,8 +414,12 @@ impl<D: Disk> Log<D> {
         self.buffer.clear();
         if !self.entries.is_empty() {
             let mut index = self.shared.write();
-            for (group, at, lsn) in self.entries.drain(..) {
-                index.put(group, at, lsn);
+            for placed in self.entries.drain(..) {
+                if placed.fill {
+                    index.fill(placed.group, placed.index, placed.lsn);
+                } else {
+                    index.put(placed.group, placed.index, placed.lsn);
+                }
             }
         }
         self.batch += 1;

@@ -60,6 +60,7 @@ impl Server {
             segment_size: config.log.segment_size,
             groups: vec![GroupId::ROOT],
             reached: dir.log_end,
+            checkpoint: None,
         };
         let opened = Log::open(dir.disk(), dir.directory, &options).map_err(|error| open_failure(data, &error))?;
         dir.log_reached(opened.log.end()).map_err(dir_failure)?;
@@ -266,7 +267,7 @@ fn dir_failure(error: DirError) -> Failure {
 fn open_failure(data: &Path, error: &OpenError) -> Failure {
     let text = format!("{error} (in {})", data.display());
     match error {
-        OpenError::Damaged { .. } | OpenError::Newer { .. } => Failure::Damaged(text),
+        OpenError::Untrusted { .. } | OpenError::Newer { .. } => Failure::Damaged(text),
         OpenError::Io { .. } => Failure::Failed(text),
     }
 }

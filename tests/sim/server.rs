@@ -136,6 +136,7 @@ pub fn open_log(world: &World, at: usize, disk: ServerDisk) -> Result<Opened<Ser
         segment_size: world.plan.config.log.segment_size,
         groups: vec![GroupId::ROOT],
         reached: world.servers[at].reached,
+        checkpoint: None,
     };
     Log::open(disk, world.servers[at].directory, &options)
 }
