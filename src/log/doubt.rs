@@ -308,12 +308,18 @@ impl<F: DiskFile> Walk<'_, F> {
             let text = format!("{}, and {what}", doubt.text);
             return Err(untrusted(doubt.segment, doubt.offset, text));
         }
-        let without = |group: &&GroupId| self.tails.get(group).is_none_or(|tail| tail.members.is_empty());
+        // Members that can still be made void don't help if those before them can't be read.
+        let without = |group: &&GroupId| {
+            self.tails.get(group).is_none_or(|tail| match tail.members.first() {
+                Some(first) => first.index > tail.state.commit && tail.holes.keys().any(|&hole| hole < first.index),
+                None => true,
+            })
+        };
         if let Some(group) = self.members_lost.iter().find(without) {
             // Without them it isn't even known of which cluster the log is.
             let first = self.report.damaged.first().cloned();
             let (file, offset, text) = first.unwrap_or_else(|| (FOLDER.to_owned(), 0, String::new()));
-            let text = format!("{text}, and the members of group {group} stand nowhere else");
+            let text = format!("{text}, and the members of group {group} stand nowhere else for certain");
             return Err(OpenError::Untrusted { file, offset, text });
         }
         Ok(())
