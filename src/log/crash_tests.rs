@@ -3,14 +3,15 @@
 
 use super::segment::FOLDER;
 use super::sim_disk::SimDisk;
-use super::testing::{DIRECTORY, Model, ROOT, read_all};
+use super::testing::{DIRECTORY, Model, ROOT, read_from};
 use super::writer::Log;
 use super::{Append, HardState, Record, Recovered};
-use crate::cluster::message::EntryKind;
+use crate::cluster::message::{Entry, EntryKind, LogPosition};
 use crate::log::disk::Disk;
 use crate::log::recovery::{OpenError, Opened, Options};
+use crate::log::remove::remove_segments;
 use crate::rng::Rng;
-use crate::types::{AppendId, LogIndex, ServerId, Term};
+use crate::types::{AppendId, Blob, LogIndex, Lsn, ServerId, Term};
 
 /// What was handed to the log, and how much of it must survive.
 struct World {
@@ -26,8 +27,13 @@ struct World {
     commit: LogIndex,
     /// The commit position that must survive, as far as entries are left.
     commit_durable: LogIndex,
+    /// The position behind which the log begins, for certain.
+    base_lsn: Lsn,
+    /// The last checkpoint that is durable.
+    checkpoint: Option<LogPosition>,
     appends: u64,
     cuts: u32,
+    begun: u32,
 }
 
 impl World {
@@ -42,8 +48,11 @@ impl World {
             durable: 0,
             commit: LogIndex(0),
             commit_durable: LogIndex(0),
+            base_lsn: Lsn(0),
+            checkpoint: None,
             appends: 0,
             cuts: 0,
+            begun: 0,
         }
     }
 
@@ -52,7 +61,7 @@ impl World {
             segment_size: self.segment_size,
             groups: vec![ROOT],
             reached: crate::types::Lsn(0),
-            checkpoint: None,
+            checkpoint: self.checkpoint,
         };
         Log::open(self.disk.clone(), DIRECTORY, &options)
     }
@@ -120,6 +129,12 @@ impl World {
                 let _ = prewriter.step();
                 Ok(())
             }
+            2 if self.rng.chance(30) => self.begin_anew(log),
+            3 => {
+                // What stands before the beginning is of no use any more. That may fail without harm.
+                let _ = remove_segments(&self.disk, &log.index(), self.base_lsn);
+                Ok(())
+            }
             _ => {
                 let length = self.rng.between(1, 4);
                 for _ in 0..length {
@@ -138,11 +153,50 @@ impl World {
         }
     }
 
+    /// A checkpoint from elsewhere takes the place of the log, with what comes before and after it in the same append.
+    fn begin_anew(&mut self, log: &mut Log<SimDisk>) -> std::io::Result<()> {
+        let mut append = self.make_append();
+        let at = LogPosition {
+            term: self.model.term.max(Term(1)),
+            index: LogIndex(self.rng.between(self.commit.0, self.model.last() + 5).max(1)),
+        };
+        self.checkpoint = Some(at);
+        let members = Entry {
+            index: LogIndex(1),
+            term: Term(1),
+            kind: EntryKind::Members,
+            payload: Blob::new(b"members of the checkpoint"),
+        };
+        append.records.push(Record::Base {
+            group: ROOT,
+            at,
+            chain: self.rng.below(1 << 30) as u32 + 1,
+            members,
+        });
+        self.model.apply(&append.records[append.records.len() - 1]);
+        append.records.push(self.model.say(b"after it"));
+        self.commit = self.commit.max(at.index);
+        self.history.extend(append.records.iter().cloned());
+        log.append(&append)?;
+        let (written, commit) = (self.history.len(), self.commit);
+        log.flush()?;
+        let base = log.segment().base;
+        log.sync()?;
+        (self.durable, self.commit_durable, self.base_lsn) = (written, commit, base);
+        self.begun += 1;
+        Ok(())
+    }
+
     fn make_append(&mut self) -> Append {
         let model = &mut self.model;
         let mut records = Vec::new();
         for _ in 0..self.rng.between(1, 5) {
-            let last = model.entries.len() as u64;
+            let last = model.last();
+            if !model.entries.is_empty() && self.rng.chance(5) {
+                let index = self.rng.between(model.base.index.0 + 1, last);
+                records.push(model.fill(LogIndex(index)));
+                continue;
+            }
             if self.rng.chance(15) {
                 let state = HardState {
                     term: Term(model.state.term.0 + 1),
@@ -171,7 +225,7 @@ impl World {
             records.push(model.entry(LogIndex(index), term, kind, &payload));
         }
         if self.rng.chance(40) {
-            let last = model.entries.len() as u64;
+            let last = model.last();
             self.commit = LogIndex(self.rng.between(self.commit.0.min(last), last)).max(self.commit);
         }
         self.appends += 1;
@@ -197,7 +251,9 @@ impl World {
         };
         self.history.truncate(kept);
         self.model = Model::of(&self.history);
-        assert_eq!(read_all(&mut opened.reader), self.model.entries);
+        let from = self.model.base.index.next();
+        assert_eq!(read_from(&mut opened.reader, from), self.model.entries);
+        assert_eq!(opened.report.damages, 0);
         let least = self.commit_durable.min(found.last.index);
         assert!(
             least <= commit && commit <= self.commit,
@@ -226,22 +282,24 @@ fn files(disk: &SimDisk) -> Vec<(String, Option<Vec<u8>>)> {
 
 #[test]
 fn what_was_durable_survives_every_end() {
-    let (mut cuts, mut records) = (0, 0);
+    let (mut cuts, mut records, mut begun) = (0, 0, 0);
     for seed in 0..300 {
         let outcome = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
             for _ in 0..12 {
                 world.life();
             }
-            (world.cuts, world.history.len())
+            (world.cuts, world.history.len(), world.begun)
         });
-        let Ok((cut, length)) = outcome else {
+        let Ok((cut, length, beginnings)) = outcome else {
             panic!("with seed {seed}");
         };
         cuts += cut;
         records += length;
+        begun += beginnings;
     }
     // So that it is known that the disks did fail.
     assert!(cuts > 200, "{cuts} torn ends");
     assert!(records > 20_000, "{records} records");
+    assert!(begun > 200, "{begun} new beginnings");
 }

@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::aside::{go_on_setting_aside, set_aside};
 use super::disk::{Disk, DiskFile, RealDisk};
 use super::segment::{self, FOLDER};
 use crate::types::{Boot, DirectoryId, Lsn, ServerId};
 
 const LOCK: &str = "lock";
-const IDENTITY: &str = "identity";
-const IDENTITY_TEMPORARY: &str = "identity.tmp";
-/// Bytes of an identity file at most: a longer one isn't read at all.
-const IDENTITY_BYTES_MAX: u64 = 1024;
+pub(super) const IDENTITY: &str = "identity";
+/// Bytes of an identity file, or a plan, at most: of a longer one only the beginning is read.
+const IDENTITY_BYTES_MAX: u64 = 4096;
 
 /// A data directory that is ours until this is dropped.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct DataDir {
     pub boot: Boot,
     /// The end of the log when it was last opened: it can't end before that. 0 if it has never been.
     pub log_end: Lsn,
+    /// Whether it took the place of another that was set aside: what that one promised isn't known here.
+    pub replaced: bool,
     path: PathBuf,
     identity: Identity,
     disk: RealDisk,
@@ -113,6 +115,8 @@ impl DataDir {
     ///
     /// # Errors
     /// [`DirError`]: nothing was changed but for the lock file, unless it is `Io`.
+    ///
+    /// `Damaged` can be answered with [`set_aside`](DataDir::set_aside).
     pub fn open(path: &Path, server: ServerId) -> Result<DataDir, DirError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(at(path))?;
@@ -123,6 +127,7 @@ impl DataDir {
             directory: identity.directory,
             boot: identity.boot,
             log_end: identity.log_end,
+            replaced: identity.replaced,
             path: path.to_path_buf(),
             identity,
             disk,
@@ -137,7 +142,21 @@ impl DataDir {
     pub fn log_reached(&mut self, end: Lsn) -> Result<(), DirError> {
         self.identity.log_end = end;
         let name = self.path.join(IDENTITY);
-        replace_file(&self.disk, self.identity.to_text().as_bytes()).map_err(at(&name))
+        replace_file(&self.disk, IDENTITY, self.identity.to_text().as_bytes()).map_err(at(&name))
+    }
+
+    /// Puts everything in a directory that can't be trusted any more into a folder `quarantine/N` in it, with the reason, and makes it a
+    /// new one: with a new id, `replaced`, without a log. An end in the middle is gone on from by the next [`open`](DataDir::open).
+    /// The directory must not be open. Gives the folder.
+    ///
+    /// # Errors
+    /// [`DirError`].
+    pub fn set_aside(path: &Path, server: ServerId, why: &str) -> Result<PathBuf, DirError> {
+        let _lock = take_lock(path)?;
+        let disk = RealDisk::new(path);
+        let directory = random_id().map_err(at(path))?;
+        let folder = set_aside(&disk, server, directory, why).map_err(at(path))?;
+        Ok(path.join(folder))
     }
 
     /// Its files.
@@ -168,21 +187,24 @@ fn take_lock(path: &Path) -> Result<File, DirError> {
 
 /// What the identity file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Identity {
-    server: ServerId,
-    directory: DirectoryId,
-    boot: Boot,
+pub(super) struct Identity {
+    pub server: ServerId,
+    pub directory: DirectoryId,
+    pub boot: Boot,
     /// The end of the log when it was last opened; 0 before its first segment.
-    log_end: Lsn,
+    pub log_end: Lsn,
+    /// Whether the directory took the place of another.
+    pub replaced: bool,
 }
 
 /// Reads the identity, or makes one for a directory without a log; counts the start.
-fn open_identity<D: Disk>(disk: &D, path: &Path, server: ServerId) -> Result<Identity, DirError> {
+pub(super) fn open_identity<D: Disk>(disk: &D, path: &Path, server: ServerId) -> Result<Identity, DirError> {
     let name = path.join(IDENTITY);
     let damaged = |text: &str| DirError::Damaged {
         path: name.clone(),
         text: text.to_owned(),
     };
+    go_on_setting_aside(disk).map_err(at(path))?;
     let mut identity = match read_file(disk, IDENTITY) {
         Ok(bytes) => {
             let text = String::from_utf8(bytes).ok();
@@ -200,6 +222,7 @@ fn open_identity<D: Disk>(disk: &D, path: &Path, server: ServerId) -> Result<Ide
                 directory: random_id().map_err(at(path))?,
                 boot: Boot(0),
                 log_end: Lsn(0),
+                replaced: false,
             }
         }
         Err(error) => return Err(at(&name)(error)),
@@ -212,7 +235,7 @@ fn open_identity<D: Disk>(disk: &D, path: &Path, server: ServerId) -> Result<Ide
         });
     }
     identity.boot = identity.boot.next();
-    replace_file(disk, identity.to_text().as_bytes()).map_err(at(&name))?;
+    replace_file(disk, IDENTITY, identity.to_text().as_bytes()).map_err(at(&name))?;
     Ok(identity)
 }
 
@@ -226,7 +249,7 @@ fn random_id() -> io::Result<DirectoryId> {
     }
 }
 
-fn read_file<D: Disk>(disk: &D, name: &str) -> io::Result<Vec<u8>> {
+pub(super) fn read_file<D: Disk>(disk: &D, name: &str) -> io::Result<Vec<u8>> {
     let file = disk.open(name)?;
     let mut bytes = vec![0; file.size()?.min(IDENTITY_BYTES_MAX) as usize];
     file.read_at(&mut bytes, 0)?;
@@ -234,29 +257,38 @@ fn read_file<D: Disk>(disk: &D, name: &str) -> io::Result<Vec<u8>> {
 }
 
 /// After a crash the file is either the old or the new one.
-fn replace_file<D: Disk>(disk: &D, bytes: &[u8]) -> io::Result<()> {
-    match disk.remove(IDENTITY_TEMPORARY) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = disk.create(IDENTITY_TEMPORARY)?;
+pub(super) fn replace_file<D: Disk>(disk: &D, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    remove_if_there(disk, &temporary)?;
+    let file = disk.create(&temporary)?;
     file.write_at(bytes, 0)?;
     file.sync_data()?;
-    disk.rename(IDENTITY_TEMPORARY, IDENTITY)?;
-    disk.sync_dir("")
+    disk.rename(&temporary, name)?;
+    disk.sync_dir(name.rsplit_once('/').map_or("", |(folder, _)| folder))
+}
+
+fn remove_if_there<D: Disk>(disk: &D, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 impl Identity {
-    fn to_text(self) -> String {
+    pub(super) fn to_text(self) -> String {
         let text = format!(
-            "syncnet identity 1\nserver {}\ndirectory {:016x}\nboot {}\nlog {}\n",
-            self.server, self.directory.0, self.boot, self.log_end
+            "syncnet identity 1\nserver {}\ndirectory {:016x}\nboot {}\nlog {}\nreplaced {}\n",
+            self.server,
+            self.directory.0,
+            self.boot,
+            self.log_end,
+            if self.replaced { "yes" } else { "no" }
         );
         format!("{text}check {:08x}\n", crc32c::crc32c(text.as_bytes()))
     }
 
     /// `None` unless it is exactly what `to_text` makes.
-    fn parse(text: &str) -> Option<Identity> {
+    pub(super) fn parse(text: &str) -> Option<Identity> {
         let mut lines = text.lines().skip(1);
         let mut field = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
         let identity = Identity {
@@ -264,6 +296,7 @@ impl Identity {
             directory: DirectoryId(u64::from_str_radix(field("directory")?, 16).ok()?),
             boot: Boot(field("boot")?.parse().ok()?),
             log_end: Lsn(field("log")?.parse().ok()?),
+            replaced: field("replaced")? == "yes",
         };
         (identity.to_text() == text && identity.directory.0 != 0).then_some(identity)
     }
@@ -348,6 +381,41 @@ mod tests {
         std::fs::remove_file(folder.path().join(IDENTITY)).unwrap();
         let error = DataDir::open(folder.path(), server("server1")).unwrap_err();
         assert!(matches!(error, DirError::Damaged { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_set_aside_is_kept_with_the_reason_and_a_new_identity_takes_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = DataDir::open(folder.path(), server("server1")).unwrap();
+        assert!(!opened.replaced);
+        let old = opened.directory;
+        opened.disk().create_folder(FOLDER).unwrap();
+        opened.disk().create(&segment::file_name(Lsn(0))).unwrap();
+        assert!(matches!(
+            DataDir::set_aside(folder.path(), server("server1"), "why"),
+            Err(DirError::Taken { .. })
+        ));
+        drop(opened);
+        std::fs::write(folder.path().join(IDENTITY), b"nonsense").unwrap();
+        let error = DataDir::open(folder.path(), server("server1")).unwrap_err();
+        assert!(matches!(error, DirError::Damaged { .. }));
+        let aside = DataDir::set_aside(folder.path(), server("server1"), "a vote\nis lost").unwrap();
+        assert_eq!(aside, folder.path().join("quarantine/1"));
+        assert_eq!(
+            std::fs::read_to_string(aside.join("reason")).unwrap(),
+            "a vote is lost\n"
+        );
+        assert_eq!(std::fs::read(aside.join(IDENTITY)).unwrap(), b"nonsense");
+        assert!(aside.join(segment::file_name(Lsn(0))).exists());
+        let opened = DataDir::open(folder.path(), server("server1")).unwrap();
+        assert!(opened.replaced && opened.boot == Boot(1) && opened.directory != old);
+        assert_eq!(opened.log_end, Lsn(0));
+        assert_eq!(opened.disk().list("").unwrap(), ["identity", "lock"]);
+        drop(opened);
+        // And once more, without a log.
+        let again = DataDir::set_aside(folder.path(), server("server1"), "again").unwrap();
+        assert_eq!(again, folder.path().join("quarantine/2"));
+        assert!(DataDir::open(folder.path(), server("server1")).unwrap().replaced);
     }
 
     #[test]

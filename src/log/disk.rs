@@ -1,5 +1,6 @@
 //! The one narrow trait of file operations. All of the log goes through it, so that the simulator runs real records and real
-//! recovery on simulated disks. Names are relative to the data directory; a folder is one level of it (`log`), or `""`.
+//! recovery on simulated disks. Names are relative to the data directory; a folder is named the same way, and the directory
+//! itself is `""`.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -46,6 +47,12 @@ pub trait Disk: std::fmt::Debug + Send + Sync + Clone + 'static {
     /// # Errors
     /// `NotFound` if there is no such file.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Gives a folder another name, with all that is in it, and makes that durable: after a crash it has the old or the new one.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such folder.
+    fn rename_folder(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Makes durable which names the folder has.
     ///
@@ -135,7 +142,7 @@ impl Disk for RealDisk {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => other?,
         }
-        self.sync_dir("")
+        self.sync_dir(parent(folder))
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
@@ -159,9 +166,21 @@ impl Disk for RealDisk {
         std::fs::rename(self.path(from), self.path(to))
     }
 
+    fn rename_folder(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path(from), self.path(to))?;
+        // Where it is now first: in between it has two names rather than none.
+        self.sync_dir(parent(to))?;
+        self.sync_dir(parent(from))
+    }
+
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
         File::open(self.path(folder))?.sync_all()
     }
+}
+
+/// The folder that a file or folder is in.
+fn parent(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 impl DiskFile for File {
@@ -217,5 +236,11 @@ mod tests {
         disk.remove("log/a").unwrap();
         assert_eq!(disk.open("log/a").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(disk.open("log/c").unwrap().size().unwrap(), 4);
+        disk.create_folder("old").unwrap();
+        disk.create_folder("old/1").unwrap();
+        disk.rename_folder("log", "old/1/log").unwrap();
+        assert_eq!(disk.list("old/1/log").unwrap(), ["c"]);
+        let error = disk.rename_folder("log", "old/1/log").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

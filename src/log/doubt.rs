@@ -58,7 +58,13 @@ impl<F: DiskFile> Walk<'_, F> {
     }
 
     /// The header of a record is good, its payload isn't: what it was is known, and what it said is not.
-    pub(super) fn broken(&mut self, segment: Segment, offset: u64, header: &Header, size: usize) -> Result<(), OpenError> {
+    pub(super) fn broken(
+        &mut self,
+        segment: Segment,
+        offset: u64,
+        header: &Header,
+        size: usize,
+    ) -> Result<(), OpenError> {
         let text = "the payload of a record doesn't match its check";
         match header.kind {
             // Where the group's entries begin and what its hard state is: the walk knows as much, unless something was hidden before.
@@ -165,7 +171,10 @@ impl<F: DiskFile> Walk<'_, F> {
             if !proved {
                 self.lose_up_to(segment, offset, group, at.index.previous())?;
             }
-            let known = self.tails.get(&group).and_then(|tail| tail.term_of(at.index.previous()));
+            let known = self
+                .tails
+                .get(&group)
+                .and_then(|tail| tail.term_of(at.index.previous()));
             if known.is_some_and(|term| at.term < term) {
                 return wrong("the entry's term is before that of an entry before it");
             }
@@ -265,7 +274,11 @@ impl<F: DiskFile> Walk<'_, F> {
         }
         // So much can't have been hidden: what is missing is the head of a new beginning, and with it where the log begins.
         if to.0.saturating_sub(tail.last.index.0) > doubt.bytes / record::size(0) as u64 {
-            return Err(untrusted(segment, offset, "more entries are missing than the damage before can hide"));
+            return Err(untrusted(
+                segment,
+                offset,
+                "more entries are missing than the damage before can hide",
+            ));
         }
         let from = doubt.commit.next();
         if from <= to {
@@ -295,12 +308,19 @@ impl<F: DiskFile> Walk<'_, F> {
             let text = format!("{}, and {what}", doubt.text);
             return Err(untrusted(doubt.segment, doubt.offset, text));
         }
-        let without = |group: &&GroupId| self.tails.get(group).is_none_or(|tail| tail.members.is_empty());
+        // Members that can still be made void don't help if those before them can't be read.
+        let without = |group: &&GroupId| {
+            self.tails.get(group).is_none_or(|tail| match tail.members.first() {
+                Some(first) => first.index > tail.state.commit && tail.holes.keys().any(|&hole| hole < first.index),
+                None => true,
+            })
+        };
         if let Some(group) = self.members_lost.iter().find(without) {
             // Without them it isn't even known of which cluster the log is.
-            let file = FOLDER.to_owned();
-            let text = format!("the members of group {group} can't be read");
-            return Err(OpenError::Untrusted { file, offset: 0, text });
+            let first = self.report.damaged.first().cloned();
+            let (file, offset, text) = first.unwrap_or_else(|| (FOLDER.to_owned(), 0, String::new()));
+            let text = format!("{text}, and the members of group {group} stand nowhere else for certain");
+            return Err(OpenError::Untrusted { file, offset, text });
         }
         Ok(())
     }
@@ -310,7 +330,9 @@ impl<F: DiskFile> Walk<'_, F> {
     }
 
     fn is_hole(&self, group: GroupId, index: LogIndex) -> bool {
-        self.tails.get(&group).is_some_and(|tail| tail.holes.contains_key(&index))
+        self.tails
+            .get(&group)
+            .is_some_and(|tail| tail.holes.contains_key(&index))
     }
 
     fn entries_settled(&mut self, group: GroupId) {
@@ -350,7 +372,6 @@ impl<F: DiskFile> Walk<'_, F> {
         let header = self.written(group, before)?;
         Ok(header.map(|header| (header.term, header.chain)))
     }
-
 }
 
 /// The entry that a header tells of.

@@ -6,23 +6,27 @@
 //! threads of [`worker`] are thin shells around [`Log`](writer::Log) and [`Reader`](reader::Reader).
 //!
 //! To be read in this order: [`record`] and [`payload`] (the format), [`segment`], [`writer`], [`recovery`] (what counts after a
-//! crash, and why), [`index`], [`sealed`], [`rooms`] and [`reader`], [`checkpoint`], [`prewrite`], [`worker`]; [`directory`] is the data
-//! directory as a whole.
+//! crash, and why) with the walk, its doubts and where it begins, [`index`], [`sealed`], [`rooms`] and [`reader`], [`checkpoint`], [`prewrite`],
+//! [`worker`], [`remove`], [`scrub`], [`inspect`]; [`directory`] is the data directory as a whole, [`aside`] its end and new beginning.
 
+pub mod aside;
 pub mod blocks;
 pub mod checkpoint;
 pub mod directory;
 pub mod disk;
 mod doubt;
 pub mod index;
+pub mod inspect;
 pub mod packed;
 pub mod payload;
 pub mod prewrite;
 pub mod reader;
 pub mod record;
 pub mod recovery;
+pub mod remove;
 pub mod rooms;
 pub mod sealed;
+pub mod scrub;
 pub mod segment;
 pub mod sim_disk;
 mod start;
@@ -34,6 +38,8 @@ pub mod writer;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]

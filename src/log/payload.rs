@@ -96,7 +96,16 @@ pub fn encode_head(head: &Head) -> Vec<u8> {
     let groups: Vec<GroupForm> = head
         .groups
         .iter()
-        .map(|g| (g.group, state_form(&g.state), g.members.clone(), g.last, g.chain, g.anew))
+        .map(|g| {
+            (
+                g.group,
+                state_form(&g.state),
+                g.members.clone(),
+                g.last,
+                g.chain,
+                g.anew,
+            )
+        })
         .collect();
     let form: HeadForm = (HEAD_VERSION, head.segment_size, head.previous_end, groups);
     encode(&form)

@@ -198,12 +198,24 @@ impl<D: Disk> Log<D> {
         // No index of a segment is known yet, so none is skipped.
         let (index, indexed) = (EntryIndex::default(), Vec::new());
         let from = walk_from(&segments, &heads, &indexed, options.checkpoint)?;
-        let mut walk = Walk::new(directory, &segments, &heads, from, options.reached, &options.groups, index);
+        let mut walk = Walk::new(
+            directory,
+            &segments,
+            &heads,
+            from,
+            options.reached,
+            &options.groups,
+            index,
+        );
         let stop = walk.run()?;
         if stop == (Stop { at: from.1, offset: 0 }) {
             // The first segment never was without its head. Cutting here would wipe the whole log, for example one that
             // belongs to another directory's id.
-            return Err(untrusted(segments[stop.at].0, 0, "the log's first record can't be read"));
+            return Err(untrusted(
+                segments[stop.at].0,
+                0,
+                "the log's first record can't be read",
+            ));
         }
         let rest = walk.rest(&stop)?;
         let (batch, last_kind, mut report, index) = walk.finish();

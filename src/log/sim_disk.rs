@@ -251,6 +251,27 @@ impl State {
         Ok(())
     }
 
+    /// The folder itself moves at once and for good; what is in it stays as durable as it was.
+    fn rename_folder(&mut self, from: &str, to: &str) {
+        let inside = format!("{from}/");
+        let moved = |name: &String| match name.strip_prefix(&inside) {
+            Some(rest) => format!("{to}/{rest}"),
+            None if name == from => to.to_owned(),
+            None => name.clone(),
+        };
+        self.folders = self.folders.iter().map(moved).collect();
+        for names in [&mut self.names, &mut self.durable_names] {
+            *names = names.iter().map(|(name, &inode)| (moved(name), inode)).collect();
+        }
+        for change in &mut self.name_changes {
+            *change = match change {
+                NameChange::Created(name, inode) => NameChange::Created(moved(name), *inode),
+                NameChange::Removed(name) => NameChange::Removed(moved(name)),
+                NameChange::Renamed(old, new, inode) => NameChange::Renamed(moved(old), moved(new), *inode),
+            };
+        }
+    }
+
     fn grow(&self, by: u64) -> io::Result<()> {
         let used: u64 = self.inodes.values().map(|inode| inode.size).sum();
         match self.space {
@@ -378,6 +399,16 @@ impl Disk for SimDisk {
             return Err(not_found(from));
         };
         state.change(NameChange::Renamed(from.to_owned(), to.to_owned(), inode))
+    }
+
+    fn rename_folder(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        if !state.folders.contains(from) {
+            return Err(not_found(from));
+        }
+        state.begin_change()?;
+        state.rename_folder(from, to);
+        Ok(())
     }
 
     fn sync_dir(&self, folder: &str) -> io::Result<()> {

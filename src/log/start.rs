@@ -145,7 +145,12 @@ mod tests {
 
     #[test]
     fn the_walk_begins_at_the_newest_segment_that_the_checkpoint_reaches_and_never_skips_what_has_no_index() {
-        let mut heads = vec![head(0, 0, false), head(100, 10, false), head(200, 20, false), head(300, 30, false)];
+        let mut heads = vec![
+            head(0, 0, false),
+            head(100, 10, false),
+            head(200, 20, false),
+            head(300, 30, false),
+        ];
         assert_eq!(from(&heads, &[0, 100, 200], 25), Ok((0, 2)));
         assert_eq!(from(&heads, &[0, 100, 200], 30), Ok((0, 3)));
         assert_eq!(from(&heads, &[0, 200], 30), Ok((0, 1)));

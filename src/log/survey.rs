@@ -78,7 +78,9 @@ pub(super) fn next_header<F: DiskFile>(
     let mut window = Window::new(file, segment.size, STEP);
     let mut offset = from;
     while offset < segment.size {
-        let bytes = window.at(offset, BLANK + RECORD_HEADER_BYTES).map_err(in_file(&segment.file()))?;
+        let bytes = window
+            .at(offset, BLANK + RECORD_HEADER_BYTES)
+            .map_err(in_file(&segment.file()))?;
         if bytes.len() >= BLANK + RECORD_HEADER_BYTES && bytes[..BLANK + RECORD_HEADER_BYTES].iter().all(|&b| b == 0) {
             offset += BLANK as u64;
             continue;

@@ -105,9 +105,14 @@ impl<D: Disk> Bench<D> {
 
 /// All entries of the group, read a bit at a time.
 pub(super) fn read_all<D: Disk>(reader: &mut Reader<D>) -> Vec<Entry> {
+    read_from(reader, LogIndex(1))
+}
+
+/// All entries of the group from one on, up to the end or a hole.
+pub(super) fn read_from<D: Disk>(reader: &mut Reader<D>, first: LogIndex) -> Vec<Entry> {
     let mut all: Vec<Entry> = Vec::new();
     loop {
-        let from = LogIndex(all.len() as u64 + 1);
+        let from = LogIndex(all.len() as u64 + first.0);
         let request = ReadRequest::Entries {
             token: 1,
             group: ROOT,
@@ -117,6 +122,7 @@ pub(super) fn read_all<D: Disk>(reader: &mut Reader<D>) -> Vec<Entry> {
         };
         match reader.read(&request).unwrap_or_else(|error| panic!("{error}")) {
             ReadAnswer::Entries { entries, .. } if entries.is_empty() => return all,
+            ReadAnswer::Damaged { .. } => return all,
             ReadAnswer::Entries { entries, .. } => {
                 assert_eq!(entries[0].index, from);
                 all.extend(entries);
@@ -129,6 +135,10 @@ pub(super) fn read_all<D: Disk>(reader: &mut Reader<D>) -> Vec<Entry> {
 /// What a sequence of records comes to, in the plainest way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Model {
+    pub base: LogPosition,
+    pub base_chain: u32,
+    pub base_members: Option<Entry>,
+    /// Those after the base.
     pub entries: Vec<Entry>,
     pub chains: Vec<u32>,
     pub state: HardState,
@@ -146,28 +156,44 @@ impl Model {
         match record {
             Record::State { state, .. } => self.state = *state,
             Record::Entry { entry, chain, .. } => {
-                let keep = entry.index.0 as usize - 1;
+                let keep = (entry.index.0 - self.base.index.0) as usize - 1;
                 self.entries.truncate(keep);
                 self.chains.truncate(keep);
                 self.entries.push(entry.clone());
                 self.chains.push(*chain);
                 self.term = entry.term;
             }
-            Record::Fill { .. } | Record::Base { .. } => panic!("not kept here yet"),
+            Record::Fill { entry, .. } => assert_eq!(Some(entry), self.get(entry.index), "a fill is what was there"),
+            Record::Base { at, chain, members, .. } => {
+                (self.base, self.base_chain, self.base_members) = (*at, *chain, Some(members.clone()));
+                self.entries.clear();
+                self.chains.clear();
+                self.term = at.term;
+            }
         }
+    }
+
+    /// The entry of an index.
+    pub fn get(&self, index: LogIndex) -> Option<&Entry> {
+        self.entries.get(index.0.checked_sub(self.base.index.0 + 1)? as usize)
+    }
+
+    /// The index of the last entry.
+    pub fn last(&self) -> u64 {
+        self.base.index.0 + self.entries.len() as u64
     }
 
     /// The next entry, which is a message of the present term.
     pub fn say(&mut self, payload: &[u8]) -> Record {
-        let index = LogIndex(self.entries.len() as u64 + 1);
+        let index = LogIndex(self.last() + 1);
         let (term, kind) = (self.term.max(Term(1)), EntryKind::Command);
         self.entry(index, term, kind, payload)
     }
 
     /// An entry in the place of whatever is at its index and above.
     pub fn entry(&mut self, index: LogIndex, term: Term, kind: EntryKind, payload: &[u8]) -> Record {
-        let before = (index.0 as usize).checked_sub(2);
-        let before = before.map_or(0, |before| self.chains[before]);
+        let before = ((index.0 - self.base.index.0) as usize).checked_sub(2);
+        let before = before.map_or(self.base_chain, |before| self.chains[before]);
         let record = Record::Entry {
             group: ROOT,
             entry: Entry {
@@ -182,29 +208,40 @@ impl Model {
         record
     }
 
+    /// What brings an entry back.
+    pub fn fill(&self, index: LogIndex) -> Record {
+        let at = (index.0 - self.base.index.0) as usize - 1;
+        Record::Fill {
+            group: ROOT,
+            entry: self.entries[at].clone(),
+            chain: self.chains[at],
+        }
+    }
+
     /// What recovery should find, but for the commit position.
     pub fn recovered(&self, commit: LogIndex) -> Recovered {
         let mut terms: Vec<(LogIndex, Term)> = Vec::new();
+        if self.base.index > LogIndex(0) {
+            terms.push((self.base.index, self.base.term));
+        }
         for entry in &self.entries {
             if terms.last().is_none_or(|&(_, term)| term != entry.term) {
                 terms.push((entry.index, entry.term));
             }
         }
+        let members = self.entries.iter().filter(|entry| entry.kind == EntryKind::Members);
         Recovered {
             state: HardState { commit, ..self.state },
-            last: self.entries.last().map_or(LogPosition::default(), |entry| LogPosition {
+            base: self.base,
+            base_chain: self.base_chain,
+            last: self.entries.last().map_or(self.base, |entry| LogPosition {
                 term: entry.term,
                 index: entry.index,
             }),
-            last_chain: self.chains.last().copied().unwrap_or(0),
+            last_chain: self.chains.last().copied().unwrap_or(self.base_chain),
             terms,
-            members: self
-                .entries
-                .iter()
-                .filter(|entry| entry.kind == EntryKind::Members)
-                .cloned()
-                .collect(),
-            ..Recovered::default()
+            members: self.base_members.iter().chain(members).cloned().collect(),
+            holes: Vec::new(),
         }
     }
 }

@@ -176,7 +176,13 @@ impl<'s, F: DiskFile> Walk<'s, F> {
                 Err(untrusted(segment, offset, text))
             }
             Some(_) => {
-                // Also if only the next head is damaged: that this segment ends here is known from nothing else.
+                let text = match self.next_begins(at) {
+                    Some(_) => text,
+                    // Perhaps only that is damaged. But that the segment ends here is known from nothing else.
+                    None => {
+                        "where the records of the segment end can't be told, since the head of the next one can't be read"
+                    }
+                };
                 self.hidden(segment, offset, segment.size, text);
                 Ok(End::Next)
             }

@@ -186,6 +186,18 @@ impl<D: Disk> Log<D> {
         self.end
     }
 
+    /// The segment that is being filled.
+    #[must_use]
+    pub fn segment(&self) -> Segment {
+        self.segment
+    }
+
+    /// Where everything stands, as writer and reader share it.
+    #[must_use]
+    pub fn index(&self) -> SharedIndex {
+        self.shared.clone()
+    }
+
     /// By which the next segment is made ahead of time. Without it the log makes segments when it needs them.
     #[must_use]
     pub fn prewriter(&self) -> Prewriter<D> {

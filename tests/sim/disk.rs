@@ -64,6 +64,10 @@ impl Disk for ServerDisk {
         self.disk.rename(from, to)
     }
 
+    fn rename_folder(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename_folder(from, to)
+    }
+
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
         self.disk.sync_dir(folder)
     }
