@@ -176,16 +176,15 @@ impl Making {
         match self.advance(keeper)? {
             Ok(over) => Ok(over),
             Err(why) => {
-                keeper.say(match self.goal {
+                let said = match self.goal {
                     Goal::Checkpoint(index, _) => Kept::Unmade { index, why },
-                    Goal::Index(sealed) => {
-                        keeper.index_failed = true;
-                        Kept::Said {
-                            level: Level::Warn,
-                            text: format!("{}: no index can be made: {why}", sealed.segment.file()),
-                        }
-                    }
-                });
+                    Goal::Index(sealed) => Kept::Said {
+                        level: Level::Warn,
+                        text: format!("{}: no index can be made: {why}", sealed.segment.file()),
+                    },
+                };
+                keeper.index_failed |= matches!(self.goal, Goal::Index(_));
+                keeper.say(said);
                 Ok(true)
             }
         }

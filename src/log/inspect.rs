@@ -53,6 +53,20 @@ pub fn inspect<D: Disk>(disk: &D, directory: DirectoryId, visit: &mut dyn FnMut(
     Ok(())
 }
 
+/// Shows everything in one segment to `visit`, in order, until that says no.
+///
+/// # Errors
+/// What the disk says.
+pub fn inspect_one<D: Disk>(
+    disk: &D,
+    directory: DirectoryId,
+    segment: Segment,
+    visit: &mut dyn FnMut(Seen<'_>) -> bool,
+) -> io::Result<()> {
+    let file = disk.open(&segment.file())?;
+    inspect_segment(segment, &file, directory, visit).map(|_| ())
+}
+
 fn inspect_segment<F: DiskFile>(
     segment: Segment,
     file: &F,

@@ -16,9 +16,11 @@ use super::disk::{Disk, DiskFile};
 use super::index::{EntryIndex, SharedIndex};
 use super::prewrite::Prewriter;
 use super::reader::Reader;
+use super::payload::Head;
 use super::record::Kind;
 use super::segment::{self, FOLDER, Segment, write_zeros};
-use super::start::{read_heads, walk_from};
+use super::skipped::{Indexed, indexed, join_terms};
+use super::start::{first_of, read_heads, walk_from};
 use super::tail::Tail;
 use super::walk::Walk;
 use super::writer::{Log, first_head};
@@ -195,9 +197,11 @@ impl<D: Disk> Log<D> {
             segments.push((first, file));
         }
         let heads = read_heads(directory, &segments)?;
-        // No index of a segment is known yet, so none is skipped.
-        let (index, indexed) = (EntryIndex::default(), Vec::new());
-        let from = walk_from(&segments, &heads, &indexed, options.checkpoint)?;
+        let known = indexed(&disk, directory, &segments, first_of(&heads))?;
+        let bases: Vec<Lsn> = known.iter().map(|known| known.sealed.segment.base).collect();
+        let from = walk_from(&segments, &heads, &bases, options.checkpoint)?;
+        let (skipped, walked) = known.split_at((from.1 - from.0).min(known.len()));
+        let index = index_of(&heads, from.0, skipped);
         let mut walk = Walk::new(
             directory,
             &segments,
@@ -219,7 +223,22 @@ impl<D: Disk> Log<D> {
         }
         let rest = walk.rest(&stop)?;
         let (batch, last_kind, mut report, index) = walk.finish();
-        let Walk { synced, mut tails, .. } = walk;
+        let Walk {
+            synced,
+            mut tails,
+            starts,
+            ..
+        } = walk;
+        for (group, tail) in &mut tails {
+            let base = (tail.base.index > LogIndex(0)).then_some((tail.base.index, tail.base.term));
+            if let Some((last, _)) = starts.get(group).filter(|_| !skipped.is_empty()) {
+                tail.terms = join_terms(base, skipped, last.index, &tail.terms);
+            }
+        }
+        let mut index = index;
+        for known in walked {
+            index.sealed(known.sealed, 0);
+        }
 
         let (segment, _) = segments[stop.at];
         let end = Lsn(segment.base.0 + stop.offset);
@@ -263,6 +282,16 @@ impl<D: Disk> Log<D> {
             behind,
         })
     }
+}
+
+/// What the index knows before the walk: where the log begins, and the segments that are skipped.
+fn index_of(heads: &[Option<Head>], first: usize, skipped: &[Indexed]) -> EntryIndex {
+    let mut index = EntryIndex::default();
+    if let Some(Some(head)) = heads.get(first) {
+        head.groups.iter().for_each(|group| index.begin(group.group, group.last.index));
+    }
+    skipped.iter().for_each(|known| index.sealed(known.sealed, 0));
+    index
 }
 
 /// Whether the log of the only group that there is today doesn't hold the last entry of a checkpoint, and another one in its place or none.

@@ -52,6 +52,13 @@ fn read_head<F: DiskFile>(directory: DirectoryId, segment: Segment, file: &F) ->
     }
 }
 
+/// The number of the first segment that belongs to the log: those before are void.
+pub(super) fn first_of(heads: &[Option<Head>]) -> usize {
+    let anew = |head: &Head| !head.groups.is_empty() && head.groups.iter().all(|group| group.anew);
+    let first = heads.iter().rposition(|head| head.as_ref().is_some_and(anew));
+    first.unwrap_or(0)
+}
+
 /// The number of the segment that the walk begins with, and of the first that belongs to the log: those before are void. `indexed` are
 /// the segments whose entries are known without walking over them.
 ///
@@ -67,9 +74,7 @@ pub(super) fn walk_from<F>(
     indexed: &[Lsn],
     checkpoint: Option<LogPosition>,
 ) -> Result<(usize, usize), OpenError> {
-    let anew = |head: &Head| !head.groups.is_empty() && head.groups.iter().all(|group| group.anew);
-    let first = heads.iter().rposition(|head| head.as_ref().is_some_and(anew));
-    let first = first.unwrap_or(0);
+    let first = first_of(heads);
     let Some((segment, _)) = segments.get(first) else {
         return Err(missing(Lsn(0)));
     };
