@@ -11,6 +11,46 @@ use crate::wire::frame::{Split, split};
 
 const ANN: ConnId = ConnId(1);
 
+/// The configuration of a server alone.
+pub(super) fn config(retention: Retention) -> Config {
+    let me = ServerId::new("server1").unwrap();
+    let span = Span::from_ms;
+    Config {
+        name: "test".to_string(),
+        secret: None,
+        election: Election::Highest,
+        leader: LeaderMode::Preferred,
+        routing: Routing::Forward,
+        timing: Timing {
+            heartbeat_interval: span(100),
+            failure_timeout: span(500),
+            election_timeout: span(500),
+            connect_timeout: span(3000),
+        },
+        multicast: None,
+        interface: None,
+        log: LogConfig {
+            segment_size: 1 << 20,
+            checkpoint_every: 1000,
+            retention,
+        },
+        chat: ChatConfig {
+            message_size_max: 1 << 16,
+            session_expiry: span(60_000),
+        },
+        servers: vec![ServerConfig {
+            id: me,
+            ring: RingPosition(1),
+            host: "127.0.0.1".to_string(),
+            listen: None,
+            client_port: 0,
+            http_port: 0,
+            heartbeat_port: 0,
+            peer_port: 0,
+        }],
+    }
+}
+
 /// A node whose log is always durable at once, and what it wanted apart from that.
 struct Alone {
     node: Node,
@@ -20,42 +60,8 @@ struct Alone {
 
 impl Alone {
     fn new(retention: Retention) -> Alone {
-        let me = ServerId::new("server1").unwrap();
-        let span = Span::from_ms;
-        let config = Config {
-            name: "test".to_string(),
-            secret: None,
-            election: Election::Highest,
-            leader: LeaderMode::Preferred,
-            routing: Routing::Forward,
-            timing: Timing {
-                heartbeat_interval: span(100),
-                failure_timeout: span(500),
-                election_timeout: span(500),
-                connect_timeout: span(3000),
-            },
-            multicast: None,
-            interface: None,
-            log: LogConfig {
-                segment_size: 1 << 20,
-                checkpoint_every: 1000,
-                retention,
-            },
-            chat: ChatConfig {
-                message_size_max: 1 << 16,
-                session_expiry: span(60_000),
-            },
-            servers: vec![ServerConfig {
-                id: me,
-                ring: RingPosition(1),
-                host: "127.0.0.1".to_string(),
-                listen: None,
-                client_port: 0,
-                http_port: 0,
-                heartbeat_port: 0,
-                peer_port: 0,
-            }],
-        };
+        let config = config(retention);
+        let me = config.servers[0].id;
         let setup = Setup {
             config: Arc::new(config),
             me,
@@ -161,7 +167,7 @@ fn a_size_is_kept_by_a_trim_that_is_proposed_once() {
 }
 
 #[test]
-fn an_age_is_kept_without_anything_else_that_wakes_the_leader() {
+fn an_age_is_kept_by_a_trim_when_the_log_is_old_enough() {
     let mut alone = Alone::new(Retention::Age(Span::from_ms(60_000)));
     let age_ms = alone.node.state().clock().age_ms;
     alone.keeps(vec![mark(2, age_ms, 1)]);
