@@ -587,3 +587,6 @@ struct Turn {
     /// How many entries were applied.
     applied: usize,
 }
+
+#[cfg(test)]
+mod tests;

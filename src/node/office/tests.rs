@@ -1,5 +1,6 @@
 //! What the leader gives up, and when.
 
+use super::super::tests::config;
 use super::*;
 
 fn mark(index: u64, age_ms: u64, bytes_after: u64) -> Mark {
@@ -79,4 +80,28 @@ fn what_only_a_leader_may_give_is_not_taken_from_another_server() {
         server,
         sessions: Vec::new()
     }));
+}
+
+#[test]
+fn a_leader_with_nothing_else_to_do_wakes_for_the_age_of_its_log() {
+    let age = Retention::Age(Span::from_ms(60_000));
+    let desk = Desk {
+        stamp: Stamp {
+            age_ms: 60_900,
+            ..Stamp::default()
+        },
+        aged: Tick::from_ms(5_000),
+        proposed: LogIndex(0),
+    };
+    let office = Office {
+        desk: Some(desk),
+        ..Office::default()
+    };
+    let wakes =
+        |retention, holdings: &Holdings, trimmed| office.deadline(&config(retention), &state(40, trimmed), holdings);
+    assert_eq!(wakes(age, &holdings(), 0), Some(Tick::from_ms(5_100)));
+    // Age advances by a bounded step, so the clock is looked at before the next is due.
+    assert_eq!(wakes(age, &holdings(), 10), Some(Tick::from_ms(6_000)));
+    assert_eq!(wakes(age, &holdings(), 30), None);
+    assert_eq!(wakes(Retention::Size(0), &holdings(), 0), None);
 }
