@@ -42,7 +42,8 @@ pub trait Disk: std::fmt::Debug + Send + Sync + Clone + 'static {
     /// `NotFound` if there is no such file.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Gives a file another name in the same folder, in the place of whatever had it. Durable after `sync_dir`.
+    /// Gives a file another name, in the same folder or another, in the place of whatever had it. Durable after `sync_dir` of the
+    /// folder that it is in then.
     ///
     /// # Errors
     /// `NotFound` if there is no such file.

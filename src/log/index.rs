@@ -190,7 +190,15 @@ impl EntryIndex {
 
     /// An index file stands for this segment, and knows of changes up to number `as_of`: the places of its entries leave memory.
     /// Older segments have been sealed before, and this one comes after all of them or is sealed once more.
+    /// One whose entries are all gone by now, because the log has begun anew, is left out.
     pub fn sealed(&mut self, sealed: Sealed, as_of: u64) {
+        let held = self
+            .groups
+            .get(&sealed.group)
+            .map_or(LogIndex(0), |entries| entries.floor);
+        if sealed.has_entries() && sealed.last < held {
+            return;
+        }
         self.shape += 1;
         self.segments.insert(sealed.segment.base, sealed.segment.size);
         self.lost.remove(&sealed.segment.base);

@@ -92,7 +92,7 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    /// Another reader of the same log, which knows no rooms.
+    /// Another one on the same log that knows of no items: for who reads entries alone, on a thread of his own.
     #[must_use]
     pub fn another(&self) -> Reader<D> {
         Reader::new(self.disk.clone(), self.directory, self.entries.clone())
@@ -100,8 +100,8 @@ impl<D: Disk> Reader<D> {
 
     /// The index that it shares with the writer.
     #[must_use]
-    pub fn shared(&self) -> SharedIndex {
-        self.entries.clone()
+    pub fn shared(&self) -> &SharedIndex {
+        &self.entries
     }
 
     /// The rooms begin anew at these last positions and numbers, and these items come after them: what was known is forgotten.

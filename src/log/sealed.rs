@@ -18,11 +18,13 @@
 //! Every sort begins with a block of its own. *messages* is 0 but for items: how many messages of the room whose items go on from
 //! the block before are in the blocks before. Checks cover the whole block but themselves; see [`super::blocks`].
 
+mod renew;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use renew::renew;
 pub use write::SealedWriter;
 
 use super::blocks::{self, FileError, u32_at, u64_at};

@@ -199,6 +199,9 @@ fn a_log_that_begins_behind_a_checkpoint_has_nothing_before() {
     index.begin(ROOT, LogIndex(5000));
     assert_eq!((index.first(ROOT), index.last_sealed(ROOT)), (LogIndex(5001), None));
     assert_eq!(look(&index, 50, 9), Lookup::Nothing);
+    // An index file that was being written comes too late.
+    index.sealed(sealed(1, 101, 200), 0);
+    assert_eq!((index.first(ROOT), index.last_sealed(ROOT)), (LogIndex(5001), None));
     index.put(ROOT, LogIndex(5001), Lsn(30_000));
     index.remove_before(Lsn(30_000));
     assert_eq!(look(&index, 5001, 9), Lookup::Places(vec![Lsn(30_000)]));

@@ -467,6 +467,28 @@ fn a_hole_is_named_until_it_is_filled() {
     }
 }
 
+#[test]
+fn an_index_file_that_was_made_anew_knows_of_fills() {
+    let mut rooms = Rooms::new(13, 700);
+    let sealed = rooms.seal(rooms.full[0]);
+    let shared = rooms.bench.reader.entries.clone();
+    let other = record_at(&rooms.bench, LogIndex(sealed.last.0 + 20));
+    let index = LogIndex(sealed.first.0 + 5);
+    let place = record_at(&rooms.bench, index);
+    shared.write().lose(ROOT, index);
+    // Somewhere else for the time being, so that it is seen that the file follows.
+    shared.write().fill(ROOT, index, other);
+    assert_eq!(shared.read().stale(), [sealed]);
+    sealed::renew(&rooms.bench.disk, DIRECTORY, &shared, sealed).unwrap();
+    assert!(shared.read().stale().is_empty());
+    let mut file = SealedFile::open(&rooms.bench.disk, DIRECTORY, sealed.segment).unwrap();
+    file.verify().unwrap();
+    assert_eq!(file.places(index, 1).unwrap(), [other]);
+    shared.write().fill(ROOT, index, place);
+    sealed::renew(&rooms.bench.disk, DIRECTORY, &shared, sealed).unwrap();
+    rooms.check(LogIndex(0));
+}
+
 /// Where the record of an entry stands, found by walking.
 fn record_at(bench: &Bench<SimDisk>, index: LogIndex) -> Lsn {
     for segment in bench.reader.entries.read().segments() {
@@ -553,5 +575,8 @@ fn the_memory_of_rooms_does_not_grow_with_history() {
     }
     rooms.bench.reader.index(&[]);
     let after = rooms.bench.reader.rooms.memory();
-    assert!(after < 4000 && after * 2 < before, "{before} bytes before, {after} after");
+    assert!(
+        after < 4000 && after * 2 < before,
+        "{before} bytes before, {after} after"
+    );
 }
