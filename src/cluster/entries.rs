@@ -417,6 +417,17 @@ impl Entries {
         }
     }
 
+    /// As after a long time: nothing up to an index is in memory.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self, to: LogIndex) {
+        while self.cache.front().is_some_and(|(entry, _)| entry.index <= to) {
+            if let Some((entry, check)) = self.cache.pop_front() {
+                self.bytes -= entry_bytes(&entry);
+                self.edge = check;
+            }
+        }
+    }
+
     /// Cached entries from `from` on, as many as fit in one append.
     pub(super) fn gather(&self, from: LogIndex, bytes_max: usize) -> Vec<Entry> {
         if from < self.first() {

@@ -105,7 +105,7 @@ impl Cluster {
         }
         // What is committed is fetched from whoever has it, while the log goes on; if that is in vain, or nothing says that it is
         // committed, the leader must send it.
-        let vain = self.log.first_hole().filter(|_| self.repair.is_vain);
+        let vain = self.log.first_hole().filter(|_| self.repair.is_vain());
         let hole = vain.or(self.log.missing_between(self.commit, prev.index));
         if let Some(hole) = hole.filter(|&hole| hole <= prev.index) {
             self.answer(from, AppendResult::Damaged { from: hole });

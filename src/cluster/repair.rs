@@ -21,8 +21,8 @@ pub(super) struct Repair {
     tried: BTreeSet<ServerId>,
     /// All were asked in vain: not before this.
     rest_until: Option<Tick>,
-    /// Whether all that there were have been asked in vain since the last entry came.
-    pub(super) is_vain: bool,
+    /// How often all that there were have been asked in vain since the last entry came.
+    vain: u32,
     /// When it was last said that nobody has the entry.
     reported_at: Option<Tick>,
     /// What others have asked for and the reader is reading: (server, first entry).
@@ -30,6 +30,11 @@ pub(super) struct Repair {
 }
 
 impl Repair {
+    /// Whether nobody who is there has what is missing. Once isn't enough: at a start they come one by one.
+    pub(super) fn is_vain(&self) -> bool {
+        self.vain > 1
+    }
+
     /// When something is due.
     pub(super) fn deadline(&self) -> Option<Tick> {
         let timeout = self.asked.map(|(_, _, at)| at.after(limits::FETCH_TIMEOUT));
@@ -155,6 +160,10 @@ impl Cluster {
             return;
         }
         let Some((from, to)) = self.log.missing(self.commit) else {
+            // Nothing says that it is committed, so it is for a leader to say what it is.
+            if let Some(hole) = self.log.first_hole().filter(|_| self.leader().is_none()) {
+                self.asked_in_vain(hole);
+            }
             return;
         };
         self.repair.rest_until = None;
@@ -178,10 +187,10 @@ impl Cluster {
     fn asked_in_vain(&mut self, index: LogIndex) {
         let now = self.now.tick;
         self.repair.tried.clear();
-        self.repair.is_vain = true;
+        self.repair.vain = self.repair.vain.saturating_add(1);
         self.repair.rest_until = Some(now.after(limits::FETCH_REST));
         let quiet = |at: Tick| now.since(at) < limits::COMPLAINT_INTERVAL;
-        if !self.repair.reported_at.is_some_and(quiet) {
+        if self.repair.is_vain() && !self.repair.reported_at.is_some_and(quiet) {
             self.repair.reported_at = Some(now);
             let text = format!("entry {index} of the log can't be read, and no server that is there has it");
             self.event(Level::Error, text);
@@ -239,7 +248,7 @@ impl Cluster {
         }
         if came {
             self.repair.tried.clear();
-            self.repair.is_vain = false;
+            self.repair.vain = 0;
         } else {
             self.repair.tried.insert(server);
         }

@@ -28,7 +28,7 @@ pub struct Server {
     pub boot: Boot,
     pub disk: Disk,
     /// Handed to the disk, not durable yet.
-    unsynced: VecDeque<(AppendId, Vec<Record>)>,
+    unsynced: VecDeque<(AppendId, LogIndex, Vec<Record>)>,
     next_append: AppendId,
     hung_until: Tick,
     /// No append becomes durable before this.
@@ -253,8 +253,9 @@ impl World {
         it.cluster = None;
         it.reads.clear();
         let kept = self.rng.below(it.unsynced.len() as u64 + 1);
-        for (_, records) in it.unsynced.drain(..).take(kept as usize) {
+        for (_, commit, records) in it.unsynced.drain(..).take(kept as usize) {
             records.iter().for_each(|record| it.disk.write(record));
+            it.disk.knows(commit);
         }
         for other in self.ids() {
             self.reset(server, other);
@@ -497,9 +498,10 @@ impl World {
                     self.at(wait, Happening::Persisted { at, boot, id });
                     return;
                 }
-                while it.unsynced.front().is_some_and(|&(first, _)| first <= id) {
-                    let (_, records) = it.unsynced.pop_front().unwrap();
+                while it.unsynced.front().is_some_and(|&(first, ..)| first <= id) {
+                    let (_, commit, records) = it.unsynced.pop_front().unwrap();
                     records.iter().for_each(|record| it.disk.write(record));
+                    it.disk.knows(commit);
                 }
                 self.act(at, |cluster, now| cluster.persisted(now, id));
             }
@@ -681,8 +683,9 @@ impl World {
         let it = self.servers.get_mut(&server).unwrap();
         let (boot, id) = (it.boot, it.next_append);
         it.next_append = id.next();
-        it.unsynced.push_back((id, records));
-        it.cluster.as_mut().unwrap().appended(id);
+        let cluster = it.cluster.as_mut().unwrap();
+        cluster.appended(id);
+        it.unsynced.push_back((id, cluster.commit(), records));
         self.later(delay, Happening::Persisted { at: server, boot, id });
     }
 
