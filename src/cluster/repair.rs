@@ -10,7 +10,7 @@ use crate::cluster::members::decode_members;
 use crate::cluster::message::{Entry, EntryKind, Hole, Message, Record};
 use crate::cluster::{Cluster, Output, Purpose};
 use crate::limits;
-use crate::types::{GroupId, Level, LogIndex, Now, ServerId, Tick};
+use crate::types::{GroupId, Level, LogIndex, Now, ServerId, Term, Tick};
 
 /// The search for entries that can't be read, and what others are told of ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -231,13 +231,17 @@ impl Cluster {
         self.repair.asked = None;
         let mut came = false;
         let mut index = from;
+        let mut ahead = (LogIndex(0), Term(0));
         for entry in entries {
             if entry.index != index || index > self.commit || !self.log.is_missing(index) {
                 break;
             }
-            let (low, high) = self.log.terms_around(index);
+            let low = self.log.term_at(index.previous()).unwrap_or_default();
+            if ahead.0 < index {
+                ahead = self.log.certain_from(index);
+            }
             let term = self.log.term_at(index);
-            if term.is_some_and(|term| term != entry.term) || entry.term < low || entry.term > high {
+            if term.is_some_and(|term| term != entry.term) || entry.term < low || entry.term > ahead.1 {
                 let text = format!("our history and that of {server} differ at index {index}: nothing is taken");
                 self.event(Level::Error, text);
                 break;

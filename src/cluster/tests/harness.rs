@@ -117,6 +117,8 @@ pub struct World {
     /// Events of all servers, from warnings up also on failure.
     pub events: Vec<(Tick, ServerId, Level, String)>,
     pub misconfigured: Vec<(ServerId, String)>,
+    /// Whose disk may lose what it has acknowledged.
+    pub victim: Option<ServerId>,
 }
 
 pub fn id(n: usize) -> ServerId {
@@ -162,6 +164,7 @@ impl World {
             leaders: BTreeMap::new(),
             events: Vec::new(),
             misconfigured: Vec::new(),
+            victim: None,
         }
     }
 
@@ -180,7 +183,7 @@ impl World {
         world
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now {
             tick: self.now,
             wall_ms: 0,
@@ -278,6 +281,15 @@ impl World {
         if it.disk.log.contains_key(&index) {
             it.disk.bad.insert(index, says);
         }
+    }
+
+    /// The scrubber of a server has found that entries can't be read.
+    pub fn find(&mut self, server: ServerId, indexes: &[LogIndex]) {
+        let disk = &self.servers[&server].disk;
+        let bad = |index: &&LogIndex| disk.bad.contains_key(index);
+        let hole = |&index: &LogIndex| Hole { index, term: None };
+        let holes: Vec<_> = indexes.iter().filter(bad).map(hole).collect();
+        self.act(server, |cluster, now| cluster.damaged(now, &holes));
     }
 
     /// Removes the log of a server up to an entry, which is in a checkpoint then.
@@ -707,12 +719,8 @@ impl World {
                 ..
             } => {
                 assert!(durable <= received);
-                let whole = disk.bad.keys().next().map_or(disk.last().index, |hole| hole.previous());
-                let known = self.servers[&from]
-                    .cluster
-                    .as_ref()
-                    .is_some_and(|cluster| cluster.holes() > 0);
-                let end = if known { whole } else { disk.last().index };
+                let hole = self.servers[&from].cluster.as_ref().and_then(Cluster::first_hole);
+                let end = hole.map_or(disk.last().index, LogIndex::previous);
                 assert!(*durable <= end, "{from} claims more than is on its disk");
             }
             _ => {}
