@@ -179,7 +179,17 @@ fn history(servers: usize, election: Election, faults: Faults, seed: u64) {
         "makes no sense",
         "another cluster",
     ];
-    assert!(!wrong.iter().any(|wrong| world.said(wrong)), "{:#?}", world.events);
+    for (at, event) in world.events.iter().enumerate() {
+        let is_wrong = wrong.iter().any(|wrong| event.3.contains(wrong));
+        assert!(
+            !is_wrong,
+            "{:#?}",
+            world.events[at.saturating_sub(40)..=at]
+                .iter()
+                .map(|e| format!("{} {} {}", e.0.0, e.1, e.3))
+                .collect::<Vec<_>>()
+        );
+    }
     if leader != id(servers) {
         assert_ne!(
             seed % 2,
