@@ -212,11 +212,12 @@ impl Cluster {
         if term < self.hard.term {
             return;
         }
-        let is_first = progress.verify.is_some_and(|verify| round >= verify);
-        let held = match result {
-            AppendResult::Matched { received, .. } => received,
-            AppendResult::Mismatch { hint, .. } => hint.index,
-            AppendResult::Damaged { .. } => progress.acknowledged,
+        // Only a refusal says where a log ends; what agrees may be less than what is there.
+        let is_fresh = progress.verify.is_some_and(|verify| round >= verify);
+        let (is_first, held) = match result {
+            AppendResult::Matched { received, .. } => (is_fresh && received >= progress.acknowledged, received),
+            AppendResult::Mismatch { hint, .. } => (is_fresh, hint.index),
+            AppendResult::Damaged { .. } => (is_fresh, progress.acknowledged),
         };
         if is_first {
             progress.verify = None;

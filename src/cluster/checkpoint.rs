@@ -187,7 +187,7 @@ impl Cluster {
     /// Whether a checkpoint gives us anything. If not, its end is at least known to be committed.
     fn needs_checkpoint(&mut self, at: LogPosition) -> bool {
         let held = self.log.term_at(at.index) == Some(at.term);
-        let damaged = self.repair.is_vain && self.log.first_hole().is_some_and(|hole| hole <= at.index);
+        let damaged = self.repair.is_vain() && self.log.first_hole().is_some_and(|hole| hole <= at.index);
         if !damaged {
             if held && at.index > self.commit {
                 self.set_commit(at.index);

@@ -295,15 +295,19 @@ impl Entries {
         }
     }
 
-    /// Between which terms that of an entry must be.
-    pub(super) fn terms_around(&self, index: LogIndex) -> (Term, Term) {
-        let low = self
-            .term_at(index.previous())
-            .or(self.run_at(index))
-            .unwrap_or_default();
-        let after = self.terms.partition_point(|&(first, _)| first <= index);
-        let high = self.terms.get(after).map_or(self.last.term, |&(_, term)| term);
-        (low, high)
+    /// The first entry at or after an index whose term is certain, and that term.
+    pub(super) fn certain_from(&self, index: LogIndex) -> (LogIndex, Term) {
+        let mut at = index;
+        for (&hole, gap) in self.holes.range(index..) {
+            if hole != at || gap.term.is_some() {
+                break;
+            }
+            at = at.next();
+        }
+        match self.term_at(at) {
+            Some(term) => (at, term),
+            None => (self.last.index, self.last.term),
+        }
     }
 
     /// How many entries can't be read.
@@ -410,6 +414,17 @@ impl Entries {
                 Some((entry, _)) if entry.index <= keep.min(durable) => {}
                 _ => break,
             }
+            if let Some((entry, check)) = self.cache.pop_front() {
+                self.bytes -= entry_bytes(&entry);
+                self.edge = check;
+            }
+        }
+    }
+
+    /// As after a long time: nothing up to an index is in memory.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self, to: LogIndex) {
+        while self.cache.front().is_some_and(|(entry, _)| entry.index <= to) {
             if let Some((entry, check)) = self.cache.pop_front() {
                 self.bytes -= entry_bytes(&entry);
                 self.edge = check;
@@ -544,7 +559,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(terms(&log), [None, None, None, Some(7), Some(7)]);
-        assert_eq!(log.terms_around(LogIndex(2)), (Term(1), Term(4)));
+        assert_eq!(log.certain_from(LogIndex(2)), (LogIndex(5), Term(7)));
         log.fill(&entry(4, 4));
         log.fill(&entry(3, 4));
         assert_eq!(log.missing(LogIndex(9)), Some((LogIndex(2), LogIndex(2))));

@@ -105,14 +105,14 @@ impl Cluster {
         }
         // What is committed is fetched from whoever has it, while the log goes on; if that is in vain, or nothing says that it is
         // committed, the leader must send it.
-        let vain = self.log.first_hole().filter(|_| self.repair.is_vain);
+        let vain = self.log.first_hole().filter(|_| self.repair.is_vain());
         let hole = vain.or(self.log.missing_between(self.commit, prev.index));
         if let Some(hole) = hole.filter(|&hole| hole <= prev.index) {
             self.answer(from, AppendResult::Damaged { from: hole });
             return;
         }
         let matched = LogIndex(prev.index.0 + entries.len() as u64);
-        let Some(news) = self.fill_from(&entries, commit) else {
+        let Some(news) = self.fill_from(&entries) else {
             return;
         };
         if let Some(entry) = entries.get(news)
@@ -168,21 +168,33 @@ impl Cluster {
 
     /// Closes holes with entries of the leader that follow something on which the logs agree. Gives how many of the entries we
     /// hold, or hold again; `None` if it can't be told from these whether the logs agree.
-    fn fill_from(&mut self, entries: &[Entry], commit: LogIndex) -> Option<usize> {
+    ///
+    /// Where the term of ours can't be read, the next one that can decides. If the leader's entry is of that term, the leader of
+    /// that term has made both, and ours is the same. If it is of a later one, ours isn't. If it is of an earlier one, the logs
+    /// agree here if they agree there.
+    fn fill_from(&mut self, entries: &[Entry]) -> Option<usize> {
         let last = self.log.last().index;
         let mut news = 0;
         let mut fills = Vec::new();
+        let mut ahead = (LogIndex(0), Term(0));
         for (at, entry) in entries.iter().enumerate() {
-            let ours = self.log.term_at(entry.index);
-            let is_same = match ours {
+            let is_same = match self.log.term_at(entry.index) {
                 Some(term) => term == entry.term,
                 None if entry.index > last => false,
-                None if entry.index <= commit => true,
+                None if entry.index <= self.commit => true,
                 None => {
-                    // If the logs agree behind it, they agree here.
-                    let certain = |entry: &&Entry| entry.index > last || self.log.term_at(entry.index).is_some();
-                    let behind = entries[at..].iter().find(certain)?;
-                    self.log.term_at(behind.index) == Some(behind.term)
+                    if ahead.0 < entry.index {
+                        ahead = self.log.certain_from(entry.index);
+                    }
+                    let (index, term) = ahead;
+                    let distance = usize::try_from(index.0 - entry.index.0).ok();
+                    let theirs = distance.and_then(|distance| entries.get(at + distance));
+                    match theirs {
+                        Some(theirs) => theirs.term == term,
+                        None if entry.term == term => true,
+                        None if entry.term > term => false,
+                        None => return None,
+                    }
                 }
             };
             if !is_same {

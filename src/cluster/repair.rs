@@ -10,7 +10,7 @@ use crate::cluster::members::decode_members;
 use crate::cluster::message::{Entry, EntryKind, Hole, Message, Record};
 use crate::cluster::{Cluster, Output, Purpose};
 use crate::limits;
-use crate::types::{GroupId, Level, LogIndex, Now, ServerId, Tick};
+use crate::types::{GroupId, Level, LogIndex, Now, ServerId, Term, Tick};
 
 /// The search for entries that can't be read, and what others are told of ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -21,8 +21,8 @@ pub(super) struct Repair {
     tried: BTreeSet<ServerId>,
     /// All were asked in vain: not before this.
     rest_until: Option<Tick>,
-    /// Whether all that there were have been asked in vain since the last entry came.
-    pub(super) is_vain: bool,
+    /// How often all that there were have been asked in vain since the last entry came.
+    vain: u32,
     /// When it was last said that nobody has the entry.
     reported_at: Option<Tick>,
     /// What others have asked for and the reader is reading: (server, first entry).
@@ -30,6 +30,11 @@ pub(super) struct Repair {
 }
 
 impl Repair {
+    /// Whether nobody who is there has what is missing. Once isn't enough: at a start they come one by one.
+    pub(super) fn is_vain(&self) -> bool {
+        self.vain > 1
+    }
+
     /// When something is due.
     pub(super) fn deadline(&self) -> Option<Tick> {
         let timeout = self.asked.map(|(_, _, at)| at.after(limits::FETCH_TIMEOUT));
@@ -155,6 +160,10 @@ impl Cluster {
             return;
         }
         let Some((from, to)) = self.log.missing(self.commit) else {
+            // Nothing says that it is committed, so it is for a leader to say what it is.
+            if let Some(hole) = self.log.first_hole().filter(|_| self.leader().is_none()) {
+                self.asked_in_vain(hole);
+            }
             return;
         };
         self.repair.rest_until = None;
@@ -178,10 +187,10 @@ impl Cluster {
     fn asked_in_vain(&mut self, index: LogIndex) {
         let now = self.now.tick;
         self.repair.tried.clear();
-        self.repair.is_vain = true;
+        self.repair.vain = self.repair.vain.saturating_add(1);
         self.repair.rest_until = Some(now.after(limits::FETCH_REST));
         let quiet = |at: Tick| now.since(at) < limits::COMPLAINT_INTERVAL;
-        if !self.repair.reported_at.is_some_and(quiet) {
+        if self.repair.is_vain() && !self.repair.reported_at.is_some_and(quiet) {
             self.repair.reported_at = Some(now);
             let text = format!("entry {index} of the log can't be read, and no server that is there has it");
             self.event(Level::Error, text);
@@ -222,13 +231,17 @@ impl Cluster {
         self.repair.asked = None;
         let mut came = false;
         let mut index = from;
+        let mut ahead = (LogIndex(0), Term(0));
         for entry in entries {
             if entry.index != index || index > self.commit || !self.log.is_missing(index) {
                 break;
             }
-            let (low, high) = self.log.terms_around(index);
+            let low = self.log.term_at(index.previous()).unwrap_or_default();
+            if ahead.0 < index {
+                ahead = self.log.certain_from(index);
+            }
             let term = self.log.term_at(index);
-            if term.is_some_and(|term| term != entry.term) || entry.term < low || entry.term > high {
+            if term.is_some_and(|term| term != entry.term) || entry.term < low || entry.term > ahead.1 {
                 let text = format!("our history and that of {server} differ at index {index}: nothing is taken");
                 self.event(Level::Error, text);
                 break;
@@ -239,7 +252,7 @@ impl Cluster {
         }
         if came {
             self.repair.tried.clear();
-            self.repair.is_vain = false;
+            self.repair.vain = 0;
         } else {
             self.repair.tried.insert(server);
         }

@@ -376,7 +376,7 @@ impl Cluster {
                 candidate.votes.insert(me);
                 self.count_votes();
             }
-            RoleState::Following(following) if is_more => following.is_answer_due = true,
+            RoleState::Following(following) if is_more && following.matched.0 > 0 => following.is_answer_due = true,
             RoleState::Leader(_) => self.advance_commit(),
             _ => {}
         }

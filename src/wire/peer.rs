@@ -96,8 +96,8 @@ pub fn decode_message(body: &[u8]) -> Result<PeerMessage, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::message::{Entry, EntryKind, LogPosition};
-    use crate::types::LogIndex;
+    use crate::cluster::message::{AppendResult, CheckpointId, Entry, EntryKind, LogPosition};
+    use crate::types::{ClusterId, LogIndex};
 
     #[test]
     fn golden_bytes() {
@@ -126,6 +126,93 @@ mod tests {
             "1700000000050002010 1fc0403020101fb2c01010202020361 6263".replace(' ', "")
         );
         assert_eq!(decode_message(&out[frame::LENGTH_BYTES..]), Ok(append));
+    }
+
+    #[test]
+    fn golden_bytes_of_repair_and_checkpoints() {
+        let (group, term) = (GroupId::ROOT, Term(2));
+        let at = LogPosition {
+            term,
+            index: LogIndex(9),
+        };
+        let entry = Entry {
+            index: LogIndex(9),
+            term,
+            kind: EntryKind::Noop,
+            payload: Blob::empty(),
+        };
+        let id = CheckpointId {
+            at,
+            chain: 1,
+            digest: 3,
+            bytes: 4,
+            check: 5,
+        };
+        let result = AppendResult::Damaged { from: LogIndex(9) };
+        let hello = Message::Hello {
+            cluster: ClusterId(6),
+            members: 7,
+            replaced: true,
+        };
+        let (from, to) = (LogIndex(9), LogIndex(10));
+        let messages = [
+            (hello, "000b060701"),
+            (
+                Message::AppendAnswer {
+                    group,
+                    term,
+                    round: 8,
+                    result,
+                },
+                "00060002080209",
+            ),
+            (Message::Fetch { group, from, to }, "000c00090a"),
+            (
+                Message::Fetched {
+                    group,
+                    from,
+                    entries: vec![entry],
+                },
+                "000d00090109020000",
+            ),
+            (
+                Message::Checkpoint {
+                    group,
+                    term,
+                    id,
+                    offset: 1,
+                    bytes: Blob::new(b"ab"),
+                },
+                "000e000202090103040501026162",
+            ),
+            (
+                Message::CheckpointAnswer {
+                    group,
+                    term,
+                    id,
+                    next: 3,
+                },
+                "000f000202090103040503",
+            ),
+            (Message::Committed { group, at }, "0010000209"),
+            (
+                Message::LogLost {
+                    group,
+                    term,
+                    acknowledged: LogIndex(9),
+                },
+                "0011000209",
+            ),
+        ];
+        for (message, golden) in messages {
+            let mut out = Vec::new();
+            let message = PeerMessage::Cluster(message);
+            encode_message(&message, &mut out);
+            let body = &out[frame::LENGTH_BYTES..];
+            let hex: String = body.iter().map(|b| format!("{b:02x}")).collect();
+            assert_eq!(hex, golden, "{message:?}");
+            assert_eq!(decode_message(body), Ok(message));
+        }
     }
 
     #[test]

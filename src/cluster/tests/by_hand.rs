@@ -1,10 +1,11 @@
 //! One server whose messages and disk are played by hand.
 
 use super::harness::{World, id};
-use crate::cluster::message::{AppendResult, EntryKind, LogPosition, Message};
+use crate::cluster::members::encode_members;
+use crate::cluster::message::{AppendResult, Entry, EntryKind, LogPosition, Message};
 use crate::cluster::{Cluster, Identity, Output, Role};
 use crate::config::{Election, LeaderMode};
-use crate::types::{AppendId, Blob, GroupId, Level, Now, ServerId, Span, Term, Tick};
+use crate::types::{AppendId, Blob, DirectoryId, GroupId, Level, LogIndex, Now, ServerId, Span, Term, Tick};
 
 /// A formed server that follows nobody, with links to two silent others; its appends are named but not persisted.
 struct ByHand {
@@ -98,6 +99,68 @@ fn a_vote_is_durable_before_it_is_answered_and_given_once() {
     };
     assert_eq!(hand.persisted(), [(id(2), granted.clone())]);
     assert_eq!(hand.say(2, vote(false)), [(id(2), granted)]);
+}
+
+#[test]
+fn a_server_with_holes_still_votes() {
+    let mut world = World::settled(3, Election::Highest, LeaderMode::Sticky, 30);
+    world.damage(id(1), LogIndex(2), false);
+    let mut hand = ByHand::new(&world, id(1));
+    assert_eq!(hand.cluster.holes(), 1);
+    let last = hand.cluster.last();
+    let vote = Message::Vote {
+        group: GROUP,
+        term: Term(9),
+        last,
+        transfer: false,
+    };
+    hand.say(2, vote);
+    let granted = Message::VoteAnswer {
+        group: GROUP,
+        term: Term(9),
+        granted: true,
+    };
+    assert!(hand.persisted().contains(&(id(2), granted)));
+}
+
+#[test]
+fn an_admission_counts_neither_directory_before_it_is_committed() {
+    let world = World::settled(3, Election::Highest, LeaderMode::Sticky, 31);
+    let mut hand = ByHand::new(&world, id(2));
+    let (former, new) = (world.servers[&id(1)].directory, DirectoryId(4711));
+    let mut members = hand.cluster.roster.in_force().unwrap().clone();
+    members.members[0].directory = new;
+    let prev = hand.cluster.last();
+    let entry = Entry {
+        index: prev.index.next(),
+        term: Term(9),
+        kind: EntryKind::Members,
+        payload: Blob::new(&encode_members(&members)),
+    };
+    let append = |commit, entries, prev| Message::Append {
+        group: GROUP,
+        term: Term(9),
+        prev,
+        prev_chain: 0,
+        commit,
+        round: 1,
+        entries,
+    };
+    hand.say(3, append(prev.index, vec![entry.clone()], prev));
+    let cluster = &hand.cluster;
+    assert!(!cluster.is_member(id(1), former) && !cluster.is_member(id(1), new));
+    assert!(
+        cluster.is_known(id(1), former) && cluster.is_known(id(1), new),
+        "either may ask for a vote"
+    );
+    hand.persisted();
+    let at = LogPosition {
+        term: Term(9),
+        index: entry.index,
+    };
+    hand.say(3, append(entry.index, Vec::new(), at));
+    let cluster = &hand.cluster;
+    assert!(cluster.is_member(id(1), new) && !cluster.is_known(id(1), former));
 }
 
 #[test]

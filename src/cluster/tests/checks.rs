@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::harness::{World, id};
 use crate::cluster::Role;
+use crate::cluster::message::Hole;
 use crate::config::{Election, LeaderMode};
 use crate::types::{Level, LogIndex, ServerId, Tick};
 
@@ -42,9 +43,18 @@ impl World {
                 continue;
             };
             match self.committed.get(&index) {
-                Some(known) => assert_eq!(*known, entry, "{server} has something else committed at {index}"),
+                Some(known) => assert_eq!(
+                    *known,
+                    entry,
+                    "{server} has something else committed at {index}: {:#?}",
+                    self.tail()
+                ),
                 None => {
-                    let held = self.servers.values().filter(|it| it.disk.holds(&entry)).count();
+                    let held = self
+                        .servers
+                        .iter()
+                        .filter(|&(&other, it)| it.disk.holds(&entry) || self.victim == Some(other))
+                        .count();
                     let needed = if index.0 == 1 { 1 } else { self.servers.len() / 2 + 1 };
                     assert!(held >= needed, "{index} is committed and on {held} disks only");
                     self.committed.insert(index, entry);
@@ -52,20 +62,31 @@ impl World {
             }
         }
         let end = commit.min(cluster.applicable());
-        for index in (it.applied.0 + 1..=end.0).map(LogIndex) {
-            let entry = cluster.entry(index).or(it.disk.entry(index));
-            let entry = entry.unwrap_or_else(|| panic!("{server} can't apply {index}"));
+        let mut applied = it.applied;
+        let mut found = None;
+        while applied < end {
+            let index = applied.next();
+            let Some(entry) = cluster.entry(index).or(it.disk.entry(index)) else {
+                assert!(it.disk.bad.contains_key(&index), "{server} can't apply {index}");
+                found = Some(Hole { index, term: None });
+                break;
+            };
             assert_eq!(
                 self.committed.get(&index),
                 Some(entry),
                 "{server} applies something else at {index}"
             );
+            applied = index;
         }
+        let now = self.now();
         let it = self.servers.get_mut(&server).unwrap();
         it.commit_seen = commit;
-        it.applied = it.applied.max(end);
-        let applied = it.applied;
-        it.cluster.as_mut().unwrap().applied(applied);
+        it.applied = applied;
+        let cluster = it.cluster.as_mut().unwrap();
+        cluster.applied(applied);
+        if let Some(hole) = found {
+            cluster.damaged(now, &[hole]);
+        }
     }
 
     /// All that run have the same log, to its end.

@@ -37,7 +37,10 @@ pub struct Disk {
 impl Disk {
     pub fn write(&mut self, record: &Record) {
         match record {
-            Record::State { state, .. } => self.state = *state,
+            Record::State { state, .. } => {
+                let commit = self.state.commit.max(state.commit);
+                self.state = HardState { commit, ..*state };
+            }
             Record::Entry { entry, chain, .. } => {
                 self.log.retain(|&index, _| index < entry.index);
                 self.bad.retain(|&index, _| index < entry.index);
@@ -61,6 +64,11 @@ impl Disk {
                 self.state.commit = self.state.commit.max(at.index);
             }
         }
+    }
+
+    /// A batch has told how far the log was committed.
+    pub fn knows(&mut self, commit: LogIndex) {
+        self.state.commit = self.state.commit.max(commit);
     }
 
     pub fn last(&self) -> LogPosition {

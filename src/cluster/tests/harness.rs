@@ -28,7 +28,7 @@ pub struct Server {
     pub boot: Boot,
     pub disk: Disk,
     /// Handed to the disk, not durable yet.
-    unsynced: VecDeque<(AppendId, Vec<Record>)>,
+    unsynced: VecDeque<(AppendId, LogIndex, Vec<Record>)>,
     next_append: AppendId,
     hung_until: Tick,
     /// No append becomes durable before this.
@@ -117,6 +117,8 @@ pub struct World {
     /// Events of all servers, from warnings up also on failure.
     pub events: Vec<(Tick, ServerId, Level, String)>,
     pub misconfigured: Vec<(ServerId, String)>,
+    /// Whose disk may lose what it has acknowledged.
+    pub victim: Option<ServerId>,
 }
 
 pub fn id(n: usize) -> ServerId {
@@ -162,6 +164,7 @@ impl World {
             leaders: BTreeMap::new(),
             events: Vec::new(),
             misconfigured: Vec::new(),
+            victim: None,
         }
     }
 
@@ -180,7 +183,7 @@ impl World {
         world
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now {
             tick: self.now,
             wall_ms: 0,
@@ -253,8 +256,9 @@ impl World {
         it.cluster = None;
         it.reads.clear();
         let kept = self.rng.below(it.unsynced.len() as u64 + 1);
-        for (_, records) in it.unsynced.drain(..).take(kept as usize) {
+        for (_, commit, records) in it.unsynced.drain(..).take(kept as usize) {
             records.iter().for_each(|record| it.disk.write(record));
+            it.disk.knows(commit);
         }
         for other in self.ids() {
             self.reset(server, other);
@@ -277,6 +281,15 @@ impl World {
         if it.disk.log.contains_key(&index) {
             it.disk.bad.insert(index, says);
         }
+    }
+
+    /// The scrubber of a server has found that entries can't be read.
+    pub fn find(&mut self, server: ServerId, indexes: &[LogIndex]) {
+        let disk = &self.servers[&server].disk;
+        let bad = |index: &&LogIndex| disk.bad.contains_key(index);
+        let hole = |&index: &LogIndex| Hole { index, term: None };
+        let holes: Vec<_> = indexes.iter().filter(bad).map(hole).collect();
+        self.act(server, |cluster, now| cluster.damaged(now, &holes));
     }
 
     /// Removes the log of a server up to an entry, which is in a checkpoint then.
@@ -497,9 +510,10 @@ impl World {
                     self.at(wait, Happening::Persisted { at, boot, id });
                     return;
                 }
-                while it.unsynced.front().is_some_and(|&(first, _)| first <= id) {
-                    let (_, records) = it.unsynced.pop_front().unwrap();
+                while it.unsynced.front().is_some_and(|&(first, ..)| first <= id) {
+                    let (_, commit, records) = it.unsynced.pop_front().unwrap();
                     records.iter().for_each(|record| it.disk.write(record));
+                    it.disk.knows(commit);
                 }
                 self.act(at, |cluster, now| cluster.persisted(now, id));
             }
@@ -681,8 +695,9 @@ impl World {
         let it = self.servers.get_mut(&server).unwrap();
         let (boot, id) = (it.boot, it.next_append);
         it.next_append = id.next();
-        it.unsynced.push_back((id, records));
-        it.cluster.as_mut().unwrap().appended(id);
+        let cluster = it.cluster.as_mut().unwrap();
+        cluster.appended(id);
+        it.unsynced.push_back((id, cluster.commit(), records));
         self.later(delay, Happening::Persisted { at: server, boot, id });
     }
 
@@ -704,12 +719,8 @@ impl World {
                 ..
             } => {
                 assert!(durable <= received);
-                let whole = disk.bad.keys().next().map_or(disk.last().index, |hole| hole.previous());
-                let known = self.servers[&from]
-                    .cluster
-                    .as_ref()
-                    .is_some_and(|cluster| cluster.holes() > 0);
-                let end = if known { whole } else { disk.last().index };
+                let hole = self.servers[&from].cluster.as_ref().and_then(Cluster::first_hole);
+                let end = hole.map_or(disk.last().index, LogIndex::previous);
                 assert!(*durable <= end, "{from} claims more than is on its disk");
             }
             _ => {}

@@ -6,4 +6,5 @@ mod disk;
 mod harness;
 mod nonsense;
 mod random;
+mod repair;
 mod scenarios;

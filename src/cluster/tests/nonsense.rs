@@ -1,6 +1,6 @@
 //! Messages that no sane server sends.
 
-use crate::cluster::message::{AppendResult, Entry, EntryKind, LogPosition, Members, Message, Refusal};
+use crate::cluster::message::{AppendResult, CheckpointId, Entry, EntryKind, LogPosition, Members, Message, Refusal};
 use crate::rng::Rng;
 use crate::types::{Blob, ClusterId, GroupId, LogIndex, RingPosition, Term};
 
@@ -20,12 +20,20 @@ fn position(rng: &mut Rng) -> LogPosition {
     }
 }
 
+fn checkpoint(rng: &mut Rng) -> CheckpointId {
+    CheckpointId {
+        at: position(rng),
+        bytes: number(rng),
+        ..CheckpointId::default()
+    }
+}
+
 /// Any message, with numbers that are small, huge, or in between.
 pub fn message(rng: &mut Rng) -> Message {
     let group = GroupId(rng.below(20) as u32 / 19);
     let (term, last) = (Term(number(rng)), position(rng));
     let granted = rng.chance(50);
-    match rng.below(12) {
+    match rng.below(18) {
         0 => Message::PreVote {
             group,
             term,
@@ -98,6 +106,51 @@ pub fn message(rng: &mut Rng) -> Message {
             }
         }
         8 => Message::TransferNow { group, term },
+        11 => Message::AppendAnswer {
+            group,
+            term,
+            round: number(rng),
+            result: AppendResult::Damaged {
+                from: LogIndex(number(rng)),
+            },
+        },
+        12 => Message::Fetch {
+            group,
+            from: LogIndex(number(rng)),
+            to: LogIndex(number(rng)),
+        },
+        13 => {
+            let from = LogIndex(number(rng));
+            let entry = Entry {
+                index: from,
+                term,
+                kind: EntryKind::Members,
+                payload: Blob::new(b"?"),
+            };
+            let entries = vec![entry; rng.below(3) as usize];
+            Message::Fetched { group, from, entries }
+        }
+        14 => Message::Checkpoint {
+            group,
+            term,
+            id: checkpoint(rng),
+            offset: number(rng),
+            bytes: Blob::new(b"?"),
+        },
+        15 => Message::CheckpointAnswer {
+            group,
+            term,
+            id: checkpoint(rng),
+            next: number(rng),
+        },
+        16 => match rng.below(2) {
+            0 => Message::Committed { group, at: last },
+            _ => Message::LogLost {
+                group,
+                term,
+                acknowledged: LogIndex(number(rng)),
+            },
+        },
         9 => Message::ReadIndex { group, id: number(rng) },
         10 => Message::ReadIndexAnswer {
             group,

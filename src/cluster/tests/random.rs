@@ -1,13 +1,63 @@
 //! Faults by seed, then peace: whatever happens, nothing committed is lost or changed, and in the end everybody agrees.
 //! `CLUSTER_SEED` runs one history, `CLUSTER_SEEDS` says how many of them.
 
-use super::harness::{Chances, World, id};
+use super::harness::{Chances, Server, World, id};
 use crate::cluster::Role;
 use crate::config::{Election, LeaderMode};
-use crate::types::Span;
+use crate::types::{LogIndex, ServerId, Span};
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Faults {
+    /// Processes, links and datagrams, and disks that are slow.
+    Crashes,
+    /// Also: one server's disk loses entries and is replaced, and all logs are trimmed.
+    Losses,
+}
+
+/// The disk of this server is the bad one.
+fn harm(world: &mut World, victim: ServerId) {
+    match world.rng.below(5) {
+        0 if world.is_up(victim) => world.kill(victim),
+        0 if world.rng.chance(40) => {
+            world.replace_disk(victim);
+            world.start(victim);
+        }
+        0 | 1 => {
+            let disk = &world.servers[&victim].disk;
+            let (first, last) = (disk.base.index.0 + 1, disk.last().index.0);
+            let mut bad = Vec::new();
+            for _ in 0..world.rng.below(6) {
+                let near = last.saturating_sub(world.rng.below(8)).max(first);
+                let any = world.rng.between(first, last.max(first));
+                bad.push(if world.rng.chance(50) { near } else { any });
+            }
+            let says = world.rng.chance(50);
+            // Found at the next start, or when another server wants to read it.
+            let is_now = world.is_up(victim) && world.rng.chance(50);
+            for &index in &bad {
+                world.damage(victim, LogIndex(index), says);
+            }
+            if is_now {
+                let bad: Vec<_> = bad.into_iter().map(LogIndex).collect();
+                world.find(victim, &bad);
+            }
+        }
+        2 => {
+            let servers = world.ids();
+            let server = *world.rng.pick(&servers).unwrap();
+            let keep = world.rng.below(30);
+            let index = LogIndex(world.applied(server).0.saturating_sub(keep));
+            if world.is_up(server) {
+                world.trim(server, index);
+            }
+        }
+        _ => {}
+    }
+}
 
 /// One history of faults. What fails names the seed.
-fn history(servers: usize, election: Election, seed: u64) {
+fn history(servers: usize, election: Election, faults: Faults, seed: u64) {
     let leader = if seed.is_multiple_of(2) {
         LeaderMode::Preferred
     } else {
@@ -33,7 +83,13 @@ fn history(servers: usize, election: Election, seed: u64) {
         },
     };
     let mut said = 0;
+    let victim = id(1 + world.rng.below(servers as u64) as usize);
+    world.victim = Some(victim).filter(|_| faults == Faults::Losses);
     for _ in 0..150 {
+        if faults == Faults::Losses {
+            harm(&mut world, victim);
+            begin_anew(&mut world, victim);
+        }
         let pick = |world: &mut World| id(1 + world.rng.below(servers as u64) as usize);
         let (one, other) = (pick(&mut world), pick(&mut world));
         match world.rng.below(20) {
@@ -88,6 +144,12 @@ fn history(servers: usize, election: Election, seed: u64) {
             world.start(server);
         }
     }
+    if faults == Faults::Losses {
+        for _ in 0..10 {
+            world.run_ms(1000);
+            begin_anew(&mut world, victim);
+        }
+    }
     world.run_ms(6000);
     let leader = world
         .leader()
@@ -100,11 +162,34 @@ fn history(servers: usize, election: Election, seed: u64) {
     for server in world.ids() {
         assert_eq!(world.cluster(server).leader(), Some(leader), "{:#?}", world.tail());
         assert!(world.cluster(server).commit() >= last);
-        assert_ne!(world.cluster(server).role(), Role::Learner);
+        assert_ne!(
+            world.cluster(server).role(),
+            Role::Learner,
+            "{server}: {:#?}",
+            world.tail()
+        );
+        assert!(!world.cluster(server).is_repairing(), "{server}: {:#?}", world.tail());
+        assert_eq!(world.applied(server), world.cluster(server).commit());
     }
     world.check_same_logs();
-    let wrong = ["differ", "claims", "makes no sense", "another cluster"];
-    assert!(!wrong.iter().any(|wrong| world.said(wrong)), "{:#?}", world.events);
+    let wrong = [
+        "differ",
+        "claims",
+        "the disk has lost something",
+        "makes no sense",
+        "another cluster",
+    ];
+    for (at, event) in world.events.iter().enumerate() {
+        let is_wrong = wrong.iter().any(|wrong| event.3.contains(wrong));
+        assert!(
+            !is_wrong,
+            "{:#?}",
+            world.events[at.saturating_sub(40)..=at]
+                .iter()
+                .map(|e| format!("{} {} {}", e.0.0, e.1, e.3))
+                .collect::<Vec<_>>()
+        );
+    }
     if leader != id(servers) {
         assert_ne!(
             seed % 2,
@@ -115,7 +200,21 @@ fn history(servers: usize, election: Election, seed: u64) {
     }
 }
 
-fn histories(servers: usize, election: Election, seeds: std::ops::Range<u64>) {
+/// What the process does that is told that its directory's word doesn't count any more.
+fn begin_anew(world: &mut World, victim: ServerId) {
+    let renounced = |(&server, it): (&ServerId, &Server)| it.renounced.is_some().then_some(server);
+    let renounced: Vec<_> = world.servers.iter().filter_map(renounced).collect();
+    for server in renounced {
+        assert_eq!(server, victim, "nothing was lost there: {:#?}", world.tail());
+        if world.is_up(server) {
+            world.kill(server);
+        }
+        world.replace_disk(server);
+        world.start(server);
+    }
+}
+
+fn histories(servers: usize, election: Election, faults: Faults, seeds: std::ops::Range<u64>) {
     let named = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match (named("CLUSTER_SEED"), named("CLUSTER_SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
@@ -123,32 +222,47 @@ fn histories(servers: usize, election: Election, seeds: std::ops::Range<u64>) {
         (None, None) => seeds,
     };
     for seed in seeds {
-        let run = std::panic::catch_unwind(|| history(servers, election, seed));
+        let run = std::panic::catch_unwind(|| history(servers, election, faults, seed));
         assert!(run.is_ok(), "failed with CLUSTER_SEED={seed}");
     }
 }
 
 #[test]
 fn nothing_committed_is_lost_by_one_server() {
-    histories(1, Election::Highest, 0..4);
+    histories(1, Election::Highest, Faults::Crashes, 0..4);
 }
 
 #[test]
 fn nothing_committed_is_lost_by_three_servers() {
-    histories(3, Election::Highest, 0..24);
+    histories(3, Election::Highest, Faults::Crashes, 0..24);
 }
 
 #[test]
 fn nothing_committed_is_lost_by_three_servers_with_a_ring_election() {
-    histories(3, Election::Lcr, 100..116);
+    histories(3, Election::Lcr, Faults::Crashes, 100..116);
 }
 
 #[test]
 fn nothing_committed_is_lost_by_five_servers() {
-    histories(5, Election::Highest, 200..212);
+    histories(5, Election::Highest, Faults::Crashes, 200..212);
 }
 
 #[test]
 fn nothing_committed_is_lost_by_five_servers_with_a_ring_election() {
-    histories(5, Election::Lcr, 300..308);
+    histories(5, Election::Lcr, Faults::Crashes, 300..308);
+}
+
+#[test]
+fn a_disk_that_loses_entries_or_everything_costs_three_servers_nothing() {
+    histories(3, Election::Highest, Faults::Losses, 400..424);
+}
+
+#[test]
+fn a_disk_that_loses_entries_or_everything_costs_three_servers_nothing_with_a_ring_election() {
+    histories(3, Election::Lcr, Faults::Losses, 500..512);
+}
+
+#[test]
+fn a_disk_that_loses_entries_or_everything_costs_five_servers_nothing() {
+    histories(5, Election::Highest, Faults::Losses, 600..612);
 }
