@@ -27,6 +27,8 @@ pub(super) const STEP: u64 = 1 << 20;
 
 /// Zeros passed over at once when looking for records behind the end: a multiple of their alignment.
 const BLANK: usize = 4096;
+/// So many zeros, and a header's: compared at once.
+const BLANKS: [u8; BLANK + RECORD_HEADER_BYTES] = [0; BLANK + RECORD_HEADER_BYTES];
 const _: () = assert!((BLANK as u64).is_multiple_of(ALIGNMENT));
 
 /// How a log is opened.
@@ -279,9 +281,7 @@ fn survey<F: DiskFile>(directory: DirectoryId, segments: &[(Segment, F)], stop: 
             let bytes = window.at(offset, BLANK + RECORD_HEADER_BYTES);
             let bytes = bytes.map_err(|error| in_file(&segment.file())(error))?;
             // Most of it is the zeros of a segment that isn't full: no header begins in them.
-            if bytes.len() >= BLANK + RECORD_HEADER_BYTES
-                && bytes[..BLANK + RECORD_HEADER_BYTES].iter().all(|&b| b == 0)
-            {
+            if bytes.len() >= BLANK + RECORD_HEADER_BYTES && bytes[..BLANK + RECORD_HEADER_BYTES] == BLANKS {
                 offset += BLANK as u64;
                 continue;
             }

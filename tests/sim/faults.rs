@@ -330,7 +330,7 @@ impl World {
                     node.cluster().leader()
                 ));
             }
-            if node.state() != self.oracle.model() {
+            if node.state().applied() != self.oracle.model().applied() || node.state() != self.oracle.model() {
                 let applied = node.state().applied();
                 return Some(format!(
                     "{} has applied {applied}, the log goes to {}",

@@ -93,6 +93,7 @@ fn standard(seed: u64) -> Plan {
         high: slow_disk,
         slow: rng.below(4),
     };
+    plan.prewrite = Span::from_ms(100);
     plan.read = Delay {
         low: 50,
         high: slow_disk,

@@ -2,7 +2,7 @@
 //! how often. Each seed has a mix of its own ("swarm testing", Groce et al., ISSTA 2012): a fault that is always there hides what
 //! happens without it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use syncnet::config::{
     ChatConfig, Config, Election, LeaderMode, LogConfig, Retention, Routing, Secret, ServerConfig, Timing,
@@ -113,6 +113,8 @@ pub struct Plan {
     pub client: Delay,
     pub write: Delay,
     pub sync: Delay,
+    /// Between two looks of the pre-writer at whether a segment is wanted.
+    pub prewrite: Span,
     pub read: Delay,
     /// How long a server is busy with a turn before the next.
     pub turn: Delay,
@@ -135,7 +137,12 @@ pub struct Plan {
 
 /// The id of a server by its number, from 0.
 pub fn server_id(at: usize) -> ServerId {
-    ServerId::new(&format!("server{}", at + 1)).expect("a server id")
+    static IDS: OnceLock<Vec<ServerId>> = OnceLock::new();
+    let ids = IDS.get_or_init(|| {
+        let id = |number| ServerId::new(&format!("server{number}")).expect("a server id");
+        (1..=limits::SERVERS_MAX).map(id).collect()
+    });
+    ids[at]
 }
 
 /// A checked configuration of so many servers, with the default times.
@@ -197,6 +204,7 @@ impl Plan {
             client: Delay::new(200, 300),
             write: Delay::new(20, 40),
             sync: Delay::new(1_000, 2_000),
+            prewrite: Span::from_ms(20),
             read: Delay::new(100, 200),
             turn: Delay::new(5, 10),
             drain_each: false,
@@ -286,6 +294,7 @@ impl Plan {
                 high: slow_disk,
                 slow: rng.below(4),
             },
+            prewrite: Span::from_ms(20),
             read: Delay {
                 low: 50,
                 high: slow_disk,

@@ -485,7 +485,8 @@ impl World {
         let Some(process) = &mut self.servers[at].process else {
             return;
         };
-        let in_flight = self.people.iter().any(|person| person.core.unacknowledged() > 0);
+        let leads = process.node.cluster().role() == syncnet::cluster::Role::Leader;
+        let in_flight = leads && self.people.iter().any(|person| person.core.unacknowledged() > 0);
         let reader = &mut process.reader;
         let mut older = |from, to| read_entries(reader, from, to);
         let result = self

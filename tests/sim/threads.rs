@@ -109,7 +109,7 @@ impl World {
             }
             DiskStep::Prewrite => {
                 let prewritten = process.log.prewriter().step();
-                next = Some((Span::from_ms(20), DiskStep::Prewrite));
+                next = Some((self.plan.prewrite, DiskStep::Prewrite));
                 prewritten.map(|_| ())
             }
         };

@@ -1,7 +1,8 @@
 //! The simulated world: virtual time, and everything that is going to happen, in order. One seed, one history: whatever is drawn
 //! comes from generators that the seed gave, and whatever happens at the same moment happens in the order in which it was planned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use syncnet::rng::Rng;
 use syncnet::types::{Span, Term, Tick};
@@ -60,12 +61,41 @@ pub enum Happening {
     Heal(Healing),
 }
 
+/// What is going to happen, the earliest first, and what comes at the same moment in the order in which it was planned. Only the
+/// times are sorted; what happens lies still in its place.
+#[derive(Default)]
+struct Queue {
+    order: BinaryHeap<Reverse<(Tick, u64, usize)>>,
+    places: Vec<Option<Happening>>,
+    free: Vec<usize>,
+    planned: u64,
+}
+
+impl Queue {
+    fn put(&mut self, at: Tick, happening: Happening) {
+        self.planned += 1;
+        let place = self.free.pop().unwrap_or(self.places.len());
+        if place == self.places.len() {
+            self.places.push(None);
+        }
+        self.places[place] = Some(happening);
+        self.order.push(Reverse((at, self.planned, place)));
+    }
+
+    /// The next, if it isn't later than that.
+    fn take_until(&mut self, end: Tick) -> Option<(Tick, Happening)> {
+        let &Reverse((at, _, place)) = self.order.peek().filter(|next| next.0.0 <= end)?;
+        self.order.pop();
+        self.free.push(place);
+        self.places[place].take().map(|happening| (at, happening))
+    }
+}
+
 /// Everything there is.
 pub struct World {
     pub plan: Plan,
     pub now: Tick,
-    queue: BTreeMap<(Tick, u64), Happening>,
-    planned: u64,
+    queue: Queue,
     /// For the network and whatever has no generator of its own.
     pub rng: Rng,
     pub servers: Vec<Server>,
@@ -102,8 +132,7 @@ impl World {
         let servers = (0..count).map(|at| Server::new(at, &mut rng)).collect();
         World {
             now: Tick::from_ms(1_000),
-            queue: BTreeMap::new(),
-            planned: 0,
+            queue: Queue::default(),
             servers,
             net: Net::new(count),
             people: Vec::new(),
@@ -133,21 +162,17 @@ impl World {
 
     /// Plans something for a moment.
     pub fn at(&mut self, at: Tick, happening: Happening) {
-        self.planned += 1;
-        self.queue.insert((at.max(self.now), self.planned), happening);
+        self.queue.put(at.max(self.now), happening);
     }
 
     /// Lets time pass up to a moment. False if a promise was broken.
     pub fn run_until(&mut self, end: Tick) -> bool {
         while self.failure.is_none() {
-            match self.queue.first_key_value() {
-                Some((&(at, _), _)) if at <= end => {}
-                _ => break,
-            }
-            if let Some(((at, _), happening)) = self.queue.pop_first() {
-                self.now = at;
-                self.happen(happening);
-            }
+            let Some((at, happening)) = self.queue.take_until(end) else {
+                break;
+            };
+            self.now = at;
+            self.happen(happening);
         }
         self.now = self.now.max(end);
         self.failure.is_none()
