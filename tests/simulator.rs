@@ -169,6 +169,21 @@ fn retries_under_new_numbers_are_caught() {
     caught(Mix::Swarm, Sabotage::RenumberedRetries, 3);
 }
 
+#[test]
+fn disks_that_are_restored_from_a_backup_are_caught() {
+    caught(Mix::Swarm, Sabotage::RestoredDisks, 20);
+}
+
+#[test]
+fn items_that_are_read_with_other_bytes_are_caught() {
+    caught(Mix::Standard, Sabotage::AlteredItems, 5);
+}
+
+#[test]
+fn replicas_that_forget_a_session_are_caught() {
+    caught(Mix::Standard, Sabotage::ForgottenSessions, 5);
+}
+
 /// The case that `SYNCNET_MIX`, `SYNCNET_SEED`, `SYNCNET_SABOTAGE` and `SYNCNET_FAULTS` name.
 fn named_case() -> Option<Case> {
     let seed = number("SYNCNET_SEED")?;

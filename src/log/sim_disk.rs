@@ -140,6 +140,12 @@ impl SimDisk {
         self.lock().space = bytes;
     }
 
+    /// How many bytes the files take together.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.lock().used()
+    }
+
     /// How many syncs there were, of files and folders.
     #[must_use]
     pub fn syncs(&self) -> u64 {
@@ -263,10 +269,13 @@ impl State {
         Ok(())
     }
 
+    fn used(&self) -> u64 {
+        self.inodes.values().map(|inode| inode.size).sum()
+    }
+
     fn grow(&self, by: u64) -> io::Result<()> {
-        let used = || self.inodes.values().map(|inode| inode.size).sum::<u64>();
         match self.space {
-            Some(space) if by > 0 && used() + by > space => {
+            Some(space) if by > 0 && self.used() + by > space => {
                 Err(io::Error::new(io::ErrorKind::StorageFull, "no space left (simulated)"))
             }
             _ => Ok(()),

@@ -100,6 +100,7 @@ impl Node {
             recovered,
             seed,
         } = setup;
+        let touch_at = now.tick.after(config.chat.touch_interval);
         let cluster = Cluster::new(Arc::clone(&config), me, directory, boot, recovered, now, seed)?;
         Ok(Node {
             config,
@@ -125,7 +126,7 @@ impl Node {
             dirty: true,
             told: (None, false),
             unserved: Some(now.tick),
-            touch_at: now.tick.after(limits::TOUCH_INTERVAL),
+            touch_at,
             halted: None,
             stopping: false,
             stopped: false,
@@ -283,7 +284,7 @@ impl Node {
         self.ask_again();
         self.retry_due();
         if now.tick >= self.touch_at {
-            self.touch_at = now.tick.after(limits::TOUCH_INTERVAL);
+            self.touch_at = now.tick.after(self.config.chat.touch_interval);
             self.touch();
         }
     }

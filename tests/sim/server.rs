@@ -16,14 +16,13 @@ use syncnet::types::{AppendId, Boot, ConnId, DirectoryId, GroupId, Level, LogInd
 use syncnet::wire::client::{Response, encode_response};
 use syncnet::wire::datagram::{Sealed, seal};
 
+use super::clock::Clock;
 use super::disk::ServerDisk;
 use super::net::Bits;
 use super::plan::server_id;
 use super::threads::DiskStep;
 use super::world::{Happening, World};
 
-/// What the wall clocks begin with.
-const WALL_MS: u64 = 1_790_000_000_000;
 /// Turns within a virtual tenth of a second; more is a loop that never rests.
 const TURNS_MAX: u32 = 20_000;
 
@@ -42,7 +41,9 @@ pub struct Server {
     pub id: ServerId,
     pub disk: ServerDisk,
     pub directory: DirectoryId,
-    boot: Boot,
+    pub(super) boot: Boot,
+    /// Instead of the plan's.
+    pub config: Option<Arc<syncnet::config::Config>>,
     /// Counts the processes: what was meant for an earlier one is void.
     pub life: u64,
     pub process: Option<Box<Process>>,
@@ -52,8 +53,7 @@ pub struct Server {
     pub frozen: Vec<Happening>,
     pub inbox: VecDeque<Arrival>,
     pub(super) rng: Rng,
-    clock: u64,
-    pub wall_skew_ms: i64,
+    pub clock: Clock,
     turn_at: Option<Tick>,
     turns: (Tick, u32),
     pub disk_factor: u64,
@@ -64,6 +64,8 @@ pub struct Server {
     pub reached: Lsn,
     /// Whether the process was asked to stop.
     pub stopping: bool,
+    /// Whether its disk has lost something that isn't mended yet.
+    pub damaged: bool,
 }
 
 /// A running process.
@@ -90,6 +92,7 @@ impl Server {
             disk: ServerDisk::default(),
             directory: DirectoryId(rng.draw() | 1),
             boot: Boot(0),
+            config: None,
             life: 0,
             process: None,
             powered: true,
@@ -97,8 +100,7 @@ impl Server {
             frozen: Vec::new(),
             inbox: VecDeque::new(),
             rng: rng.child(),
-            clock: 0,
-            wall_skew_ms: 0,
+            clock: Clock::new(),
             turn_at: None,
             turns: (Tick(0), 0),
             disk_factor: 1,
@@ -106,6 +108,7 @@ impl Server {
             hard: None,
             reached: Lsn(0),
             stopping: false,
+            damaged: false,
         }
     }
 
@@ -118,15 +121,7 @@ impl Server {
     }
 
     fn now(&self, world: Tick) -> Now {
-        let wall = WALL_MS as i64 + self.wall_skew_ms + (world.0 / 1000) as i64;
-        Now {
-            tick: Tick(world.0 + self.clock),
-            wall_ms: wall.max(1) as u64,
-        }
-    }
-
-    fn world_time(&self, own: Tick) -> Tick {
-        Tick(own.0.saturating_sub(self.clock))
+        self.clock.now(world)
     }
 }
 
@@ -185,14 +180,14 @@ impl World {
         let recovered = recovered.map(|(_, recovered)| recovered).unwrap_or_default();
         let result = self.oracle.restarted(at, &recovered);
         self.check(result);
-        let config = Arc::clone(&self.plan.config);
+        let config = Arc::clone(self.servers[at].config.as_ref().unwrap_or(&self.plan.config));
         let server = &mut self.servers[at];
         server.reached = opened.log.end();
         server.life += 1;
         server.boot = server.boot.next();
         server.powered = true;
         server.stopping = false;
-        server.clock = server.rng.below(1 << 40);
+        server.clock.start_at(server.rng.below(1 << 40), self.now);
         server.hard = Some(recovered.clone());
         server.inbox.clear();
         let setup = Setup {
@@ -272,6 +267,7 @@ impl World {
         self.servers[at].powered = false;
         let mut rng = self.rng.child();
         self.servers[at].disk.disk.power_cut(&mut rng);
+        self.restore_backup(at);
     }
 
     pub fn pause(&mut self, at: usize) {
@@ -355,7 +351,7 @@ impl World {
             let when = if deadline <= now.tick {
                 soonest
             } else {
-                self.servers[at].world_time(deadline).max(soonest)
+                self.servers[at].clock.world_time(deadline).max(soonest)
             };
             self.turn_at(at, when);
         }

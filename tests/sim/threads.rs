@@ -9,6 +9,7 @@ use syncnet::node::Input;
 use syncnet::types::Span;
 
 use super::plan::server_id;
+use super::sabotage::altered;
 use super::server::Arrival;
 use super::world::{Happening, World};
 
@@ -109,8 +110,18 @@ impl World {
             }
             DiskStep::Prewrite => {
                 let prewritten = process.log.prewriter().step();
-                next = Some((self.plan.prewrite, DiskStep::Prewrite));
-                prewritten.map(|_| ())
+                let failed = prewritten.is_err();
+                let rest = if failed {
+                    limits::PREWRITE_RETRY
+                } else {
+                    self.plan.prewrite
+                };
+                next = Some((rest, DiskStep::Prewrite));
+                // It tries again; the writer itself fails if it comes to that.
+                if failed {
+                    self.counts.one("segments that couldn't be made ahead");
+                }
+                Ok(())
             }
         };
         if let Err(error) = outcome {
@@ -174,6 +185,7 @@ impl World {
             Some(ReaderJob::Index(items)) => process.reader.index(&items),
             Some(ReaderJob::Read(request)) => match process.reader.read(&request) {
                 Ok(answer) => {
+                    let answer = altered(self.sabotage, answer);
                     server.inbox.push_back(Arrival::Input(Input::Read(answer)));
                     self.counts.one("reads from the log");
                     self.wake_server(at);

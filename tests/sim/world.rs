@@ -4,8 +4,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
+use syncnet::log::sim_disk::SimDisk;
 use syncnet::rng::Rng;
-use syncnet::types::{Span, Term, Tick};
+use syncnet::types::{Lsn, Span, Term, Tick};
 
 use super::counts::Counts;
 use super::faults::{Healing, Struck};
@@ -106,6 +107,8 @@ pub struct World {
     pub oracle: Oracle,
     pub counts: Counts,
     pub sabotage: Option<Sabotage>,
+    /// For the sabotage of restored disks: each server's disk, and where its log ended.
+    pub backups: Vec<(SimDisk, Lsn)>,
     /// The term of each server's last pre-vote, for the forger.
     pub asked_for: Vec<Term>,
     pub trace: bool,
@@ -114,6 +117,11 @@ pub struct World {
     pub keep_events: bool,
     /// Whether faults still come.
     pub storm: bool,
+    /// People whose clients hang, and what waits for them.
+    pub hung: BTreeSet<usize>,
+    pub frozen_people: Vec<(usize, Happening)>,
+    /// Whether a server has had a configuration of its own.
+    pub other_configs: bool,
     /// For the next fault, if the plan has each draw from a generator of its own.
     pub fault_rng: Rng,
     /// The faults so far, also those that were left out.
@@ -141,11 +149,15 @@ impl World {
             oracle: Oracle::new(count),
             counts: Counts::default(),
             sabotage: None,
+            backups: Vec::new(),
             asked_for: vec![Term(0); count],
             trace: false,
             events: Vec::new(),
             keep_events: false,
             storm: false,
+            hung: BTreeSet::new(),
+            frozen_people: Vec::new(),
+            other_configs: false,
             fault_rng: Rng::new(0),
             struck: Vec::new(),
             only: None,
@@ -187,6 +199,10 @@ impl World {
         // What concerns a process that is stopped waits until it goes on.
         if let Some(server) = self.stopped_process(&happening) {
             self.servers[server].frozen.push(happening);
+            return;
+        }
+        if let Some(person) = self.hung_person(&happening) {
+            self.frozen_people.push((person, happening));
             return;
         }
         match happening {
