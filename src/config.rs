@@ -122,6 +122,11 @@ pub struct ChatConfig {
     pub message_size_max: usize,
     /// Log age after which a silent session is forgotten.
     pub session_expiry: Span,
+    /// Log age after which a silent session's name is free. No file says so: it is `limits::NAME_RELEASE`, or less where tests let
+    /// time pass faster.
+    pub name_release: Span,
+    /// How often a server reports its live sessions: `limits::TOUCH_INTERVAL`, or less than half of a shorter `name_release`.
+    pub touch_interval: Span,
 }
 
 /// One server.

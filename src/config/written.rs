@@ -374,6 +374,8 @@ impl Checker<'_> {
         Ok(ChatConfig {
             message_size_max,
             session_expiry,
+            name_release: limits::NAME_RELEASE,
+            touch_interval: limits::TOUCH_INTERVAL,
         })
     }
 

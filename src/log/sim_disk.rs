@@ -11,6 +11,7 @@ use crate::rng::Rng;
 
 /// Bytes of a page: what the system's cache holds and writes as one.
 const PAGE: usize = 4096;
+static ZEROS: [u8; PAGE] = [0; PAGE];
 /// Bytes of a sector: what a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
@@ -54,19 +55,22 @@ enum NameChange {
     Renamed(String, String, u64),
 }
 
+/// The bytes of a page; none if all are zeros, for most pages of a log are.
+type Page = Vec<u8>;
+
 #[derive(Clone, Debug, Default)]
 struct Inode {
     size: u64,
     durable_size: u64,
     /// Pages of zeros are left out.
-    durable: BTreeMap<u64, Vec<u8>>,
+    durable: BTreeMap<u64, Page>,
     /// Pages that differ from `durable`, or may.
     cached: BTreeMap<u64, Cached>,
 }
 
 #[derive(Clone, Debug)]
 struct Cached {
-    bytes: Vec<u8>,
+    bytes: Page,
     /// Whether the next sync writes it. Not so after a failed sync: the system then takes it for written.
     dirty: bool,
 }
@@ -115,7 +119,7 @@ impl SimDisk {
         let (page, at) = (offset / PAGE as u64, offset as usize % PAGE);
         inode.durable.entry(page).or_insert_with(|| vec![0; PAGE])[at] ^= 1 << (bit % 8);
         if let Some(cached) = inode.cached.get_mut(&page) {
-            cached.bytes[at] ^= 1 << (bit % 8);
+            whole(&mut cached.bytes)[at] ^= 1 << (bit % 8);
         }
         true
     }
@@ -134,6 +138,12 @@ impl SimDisk {
     /// Files may take this much together; `None` is without end.
     pub fn set_space(&self, bytes: Option<u64>) {
         self.lock().space = bytes;
+    }
+
+    /// How many bytes the files take together.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.lock().used()
     }
 
     /// How many syncs there were, of files and folders.
@@ -187,6 +197,14 @@ fn folder_of(name: &str) -> &str {
 
 fn not_found(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("{name}: no such file"))
+}
+
+/// The page with all its bytes, to be changed.
+fn whole(page: &mut Page) -> &mut Page {
+    if page.is_empty() {
+        page.resize(PAGE, 0);
+    }
+    page
 }
 
 impl NameChange {
@@ -272,10 +290,13 @@ impl State {
         }
     }
 
+    fn used(&self) -> u64 {
+        self.inodes.values().map(|inode| inode.size).sum()
+    }
+
     fn grow(&self, by: u64) -> io::Result<()> {
-        let used: u64 = self.inodes.values().map(|inode| inode.size).sum();
         match self.space {
-            Some(space) if by > 0 && used + by > space => {
+            Some(space) if by > 0 && self.used() + by > space => {
                 Err(io::Error::new(io::ErrorKind::StorageFull, "no space left (simulated)"))
             }
             _ => Ok(()),
@@ -284,25 +305,32 @@ impl State {
 }
 
 impl Inode {
-    fn page(&self, page: u64) -> Option<&Vec<u8>> {
-        self.cached
-            .get(&page)
-            .map(|c| &c.bytes)
+    /// `None` is a page of zeros.
+    fn page(&self, page: u64) -> Option<&Page> {
+        let cached = self.cached.get(&page).map(|c| &c.bytes);
+        cached
             .or_else(|| self.durable.get(&page))
+            .filter(|bytes| !bytes.is_empty())
     }
 
-    fn page_mut(&mut self, page: u64) -> &mut Vec<u8> {
+    /// Writes a part of a page into the cache.
+    fn write(&mut self, page: u64, from: usize, bytes: &[u8]) {
         let durable = self.durable.get(&page);
         let cached = self.cached.entry(page).or_insert_with(|| Cached {
-            bytes: durable.cloned().unwrap_or_else(|| vec![0; PAGE]),
+            bytes: durable.cloned().unwrap_or_default(),
             dirty: true,
         });
         cached.dirty = true;
-        &mut cached.bytes
+        let zeros = bytes == &ZEROS[..bytes.len()];
+        if zeros && (cached.bytes.is_empty() || bytes.len() == PAGE) {
+            cached.bytes = Page::new();
+        } else {
+            whole(&mut cached.bytes)[from..from + bytes.len()].copy_from_slice(bytes);
+        }
     }
 
-    fn make_durable(&mut self, page: u64, bytes: Vec<u8>) {
-        if bytes.iter().all(|&b| b == 0) {
+    fn make_durable(&mut self, page: u64, bytes: Page) {
+        if bytes.is_empty() || bytes == ZEROS {
             self.durable.remove(&page);
         } else {
             self.durable.insert(page, bytes);
@@ -329,14 +357,14 @@ impl Inode {
             self.durable_size = self.size;
         }
         self.size = self.durable_size;
-        for (page, cached) in std::mem::take(&mut self.cached) {
+        for (page, mut cached) in std::mem::take(&mut self.cached) {
             match rng.below(3) {
                 0 => {}
                 1 => self.make_durable(page, cached.bytes),
                 _ => {
                     let kept = SECTOR * rng.between(1, (PAGE / SECTOR) as u64 - 1) as usize;
-                    let mut bytes = self.durable.get(&page).cloned().unwrap_or_else(|| vec![0; PAGE]);
-                    bytes[..kept].copy_from_slice(&cached.bytes[..kept]);
+                    let mut bytes = self.durable.get(&page).cloned().unwrap_or_default();
+                    whole(&mut bytes)[..kept].copy_from_slice(&whole(&mut cached.bytes)[..kept]);
                     self.make_durable(page, bytes);
                 }
             }
@@ -491,7 +519,7 @@ impl DiskFile for SimFile {
         self.with(|inode| {
             let mut done = 0;
             for (page, from, to) in pages(offset, bytes.len()) {
-                inode.page_mut(page)[from..to].copy_from_slice(&bytes[done..done + to - from]);
+                inode.write(page, from, &bytes[done..done + to - from]);
                 done += to - from;
             }
             inode.size = inode.size.max(offset + bytes.len() as u64);
@@ -527,7 +555,7 @@ impl DiskFile for SimFile {
                 let touched: BTreeSet<u64> = inode.cached.keys().chain(inode.durable.keys()).copied().collect();
                 for page in touched.into_iter().filter(|&page| page >= first) {
                     let from = if page == first { size as usize % PAGE } else { 0 };
-                    inode.page_mut(page)[from..].fill(0);
+                    inode.write(page, from, &ZEROS[from..]);
                 }
             }
             inode.size = size;

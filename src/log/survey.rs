@@ -9,6 +9,8 @@ use crate::types::{DirectoryId, Lsn};
 
 /// Zeros passed over at once: a multiple of the alignment of records.
 const BLANK: usize = 4096;
+/// So many zeros, and a header's: compared at once.
+const BLANKS: [u8; BLANK + RECORD_HEADER_BYTES] = [0; BLANK + RECORD_HEADER_BYTES];
 const _: () = assert!((BLANK as u64).is_multiple_of(ALIGNMENT));
 
 /// What stands behind the place at which the walk stopped.
@@ -41,7 +43,7 @@ pub(super) fn survey<F: DiskFile>(
             let bytes = bytes.map_err(|error| in_file(&segment.file())(error))?;
             // Most of it is the zeros of a segment that isn't full: no header begins in them.
             if bytes.len() >= BLANK + RECORD_HEADER_BYTES
-                && bytes[..BLANK + RECORD_HEADER_BYTES].iter().all(|&b| b == 0)
+                && bytes[..BLANK + RECORD_HEADER_BYTES] == BLANKS
             {
                 offset += BLANK as u64;
                 continue;
@@ -81,7 +83,7 @@ pub(super) fn next_header<F: DiskFile>(
         let bytes = window
             .at(offset, BLANK + RECORD_HEADER_BYTES)
             .map_err(in_file(&segment.file()))?;
-        if bytes.len() >= BLANK + RECORD_HEADER_BYTES && bytes[..BLANK + RECORD_HEADER_BYTES].iter().all(|&b| b == 0) {
+        if bytes.len() >= BLANK + RECORD_HEADER_BYTES && bytes[..BLANK + RECORD_HEADER_BYTES] == BLANKS {
             offset += BLANK as u64;
             continue;
         }

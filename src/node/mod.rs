@@ -107,6 +107,7 @@ impl Node {
             replaced,
             seed,
         } = setup;
+        let touch_at = now.tick.after(config.chat.touch_interval);
         let identity = Identity {
             server: me,
             directory,
@@ -141,7 +142,7 @@ impl Node {
             dirty: true,
             told: (None, false),
             unserved: Some(now.tick),
-            touch_at: now.tick.after(limits::TOUCH_INTERVAL),
+            touch_at,
             halted: None,
             stopping: false,
             stopped: false,
@@ -305,7 +306,7 @@ impl Node {
         self.read_again();
         self.retry_due();
         if now.tick >= self.touch_at {
-            self.touch_at = now.tick.after(limits::TOUCH_INTERVAL);
+            self.touch_at = now.tick.after(self.config.chat.touch_interval);
             self.touch();
         }
     }

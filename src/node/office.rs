@@ -157,7 +157,7 @@ impl Desk {
 fn settings(config: &Config) -> Settings {
     Settings {
         session_expiry_ms: config.chat.session_expiry.as_ms(),
-        name_release_ms: limits::NAME_RELEASE.as_ms(),
+        name_release_ms: config.chat.name_release.as_ms(),
     }
 }
 

@@ -1,13 +1,16 @@
 //! What people do: they post in bursts, follow rooms from any place, ask for history, make and leave rooms, take names that others
 //! want too, end their sessions and come back.
 
-use syncnet::chat::command::Code;
+use syncnet::chat::command::{Code, DedupKey};
 use syncnet::client::calls::{Action, Call, Input, Question};
 use syncnet::types::{Position, RoomId, Seq, Span};
 use syncnet::wire::client::{From, Until};
 
 use super::people::{Errand, Reading};
 use super::world::{Happening, World};
+
+/// How long after it was first sent a message with a key may be sent again: not so long that the key could be forgotten.
+const REPEAT_WITHIN: Span = Span::from_ms(30_000);
 
 impl World {
     // --- What people do -------------------------------------------------------------------------
@@ -67,11 +70,41 @@ impl World {
             person.messages,
             "x".repeat(filling)
         );
+        // Not drawn where there are no keys: what was drawn before there were keys stays what it was.
+        let keyed = self.plan.people.keyed;
+        if keyed > 0 && person.rng.chance(keyed) {
+            return self.post_with_key(at, room, text);
+        }
         self.say_in(at, room, text, None);
+    }
+
+    /// A new message with a key, or one again that had one, whatever became of it.
+    fn post_with_key(&mut self, at: usize, room: RoomId, text: String) {
+        let now = self.now;
+        let person = &mut self.people[at];
+        person.keyed.retain(|(since, ..)| now.since(*since) < REPEAT_WITHIN);
+        let keyed = person.keyed.make_contiguous();
+        let (room, text, key) = match person.rng.pick(keyed).cloned() {
+            Some((_, room, text, key)) if person.rng.chance(50) => {
+                self.counts.one("messages sent again with their keys");
+                (room, text, key)
+            }
+            _ => {
+                let mut key = [0; 16];
+                key[..8].copy_from_slice(&person.rng.draw().to_le_bytes());
+                person.keyed.push_back((now, room, text.clone(), DedupKey(key)));
+                (room, text, DedupKey(key))
+            }
+        };
+        self.submit_post(at, room, text, None, Some(key));
     }
 
     /// Submits a message.
     pub fn say_in(&mut self, at: usize, room: RoomId, text: String, refusal: Option<Code>) {
+        self.submit_post(at, room, text, refusal, None);
+    }
+
+    fn submit_post(&mut self, at: usize, room: RoomId, text: String, refusal: Option<Code>, dedup: Option<DedupKey>) {
         self.counts.one("messages submitted");
         let person = &mut self.people[at];
         let seen = person.core.lamport();
@@ -79,14 +112,11 @@ impl World {
             text: text.clone(),
             seen,
             refusal,
+            keyed: dedup.is_some(),
         });
         person.call(Call::Submit {
             ticket,
-            action: Action::Post {
-                room,
-                text,
-                dedup: None,
-            },
+            action: Action::Post { room, text, dedup },
             deadline: None,
         });
     }

@@ -5,6 +5,7 @@ use syncnet::config::LeaderMode;
 use syncnet::rng::{Rng, mix};
 use syncnet::types::{Span, Tick};
 
+use super::clock::RIGHT;
 use super::plan::{Fault, server_id, shown};
 use super::world::{Happening, World};
 
@@ -45,6 +46,12 @@ pub enum Healing {
     Multicast,
     Disk(usize),
     Client(usize, usize),
+    Clock(usize),
+    Jitter,
+    Config(usize),
+    Space(usize),
+    Power(usize),
+    Person(usize),
 }
 
 impl World {
@@ -53,6 +60,7 @@ impl World {
         if !self.storm {
             return;
         }
+        self.take_backups();
         let number = self.struck.len();
         if self.plan.faults_apart {
             self.fault_rng = Rng::new(mix(self.plan.seed ^ FAULT_DRAWS).wrapping_add(number as u64)).child();
@@ -191,12 +199,15 @@ impl World {
             Fault::CrashClient => {
                 if !self.people.is_empty() {
                     self.counts.one("clients crashed");
+                    self.resume_person(person);
                     self.restart_person(person);
                 }
             }
             Fault::JumpClock => {
-                self.servers[at].wall_skew_ms = self.fault_rng().between(0, 7_200_000) as i64 - 3_600_000;
+                self.counts.one("wall clocks that jumped");
+                self.servers[at].clock.wall_skew_ms = self.fault_rng().between(0, 7_200_000) as i64 - 3_600_000;
             }
+            _ => self.strike_more(fault, at, person, span),
         }
     }
 
@@ -272,6 +283,16 @@ impl World {
             Healing::Multicast => self.net.multicast_dead = false,
             Healing::Disk(at) => self.servers[*at].disk_factor = 1,
             Healing::Client(person, at) => self.uncut_client(*person, *at),
+            Healing::Clock(at) => self.servers[*at].clock.run_at(RIGHT, self.now),
+            Healing::Jitter => self.net.jitter = 1,
+            Healing::Config(at) => self.common_config(*at),
+            Healing::Space(at) => self.servers[*at].disk.disk.set_space(None),
+            Healing::Power(at) => {
+                if self.servers[*at].process.is_none() {
+                    self.power_cut(*at);
+                }
+            }
+            Healing::Person(at) => self.resume_person(*at),
         }
     }
 
@@ -287,6 +308,7 @@ impl World {
         // Slow readers read fast from here on, or they would need as long as they missed.
         self.plan.people.window = self.plan.people.window.max(1 << 17);
         self.net.multicast_dead = false;
+        self.net.jitter = 1;
         for from in 0..self.servers.len() {
             for to in (0..self.servers.len()).filter(|&to| to != from) {
                 self.uncut(from, to);
@@ -298,12 +320,18 @@ impl World {
         for at in 0..self.servers.len() {
             self.servers[at].disk_factor = 1;
             self.servers[at].disk_hangs_until = self.now;
+            self.servers[at].clock.run_at(RIGHT, self.now);
+            self.servers[at].disk.disk.set_space(None);
             self.servers[at].disk.disk.kill();
             self.resume(at);
             if self.stuck(at) {
                 self.kill(at);
             }
+            self.common_config(at);
             self.start(at);
+        }
+        for person in self.hung.clone() {
+            self.resume_person(person);
         }
     }
 
@@ -330,7 +358,7 @@ impl World {
                     node.cluster().leader()
                 ));
             }
-            if node.state() != self.oracle.model() {
+            if node.state().applied() != self.oracle.model().applied() || node.state() != self.oracle.model() {
                 let applied = node.state().applied();
                 return Some(format!(
                     "{} has applied {applied}, the log goes to {}",

@@ -10,7 +10,7 @@ use syncnet::limits;
 use syncnet::rng::Rng;
 use syncnet::types::Span;
 
-use super::plan::{Delay, FAULTS, Plan, config};
+use super::plan::{DAMAGES, Delay, FAULTS, MORE_FAULTS, Plan, SERVERS_REPAIR, config};
 
 /// How long clients are at work and faults come in a seed of the standard mix.
 pub const STANDARD_SPAN: Span = Span::from_ms(60_000);
@@ -46,13 +46,56 @@ impl Mix {
     pub fn draw(self, seed: u64) -> Plan {
         match self {
             Mix::Standard => standard(seed),
-            Mix::Swarm => Plan {
-                faults_apart: true,
-                ..Plan::draw(seed)
-            },
+            Mix::Swarm => wider(Plan::draw(seed)),
             Mix::Early => Plan::draw(seed),
         }
     }
+}
+
+/// What the swarm has gained since the early one.
+fn wider(mut plan: Plan) -> Plan {
+    let mut rng = Rng::new(plan.seed ^ 0x71DE_5EED);
+    plan.faults_apart = true;
+    if plan.servers() == 5 && rng.chance(40) {
+        let mut rings: Vec<u16> = (0..7).collect();
+        rng.shuffle(&mut rings);
+        let mut wide = (*plan.config).clone();
+        wide.servers = config(7, &rings).servers;
+        plan.config = Arc::new(wide);
+    }
+    plan.people.keyed = *rng.pick(&[0, 0, 10, 50]).expect("four");
+    for fault in MORE_FAULTS {
+        let weight = *rng.pick(&[0, 0, 1, 1, 3]).expect("five");
+        plan.faults.extend(std::iter::repeat_n(fault, weight));
+    }
+    if rng.chance(40) {
+        age_fast(&mut plan, &mut rng);
+    }
+    if rng.chance(4) {
+        // A long and quiet time, in which keys are forgotten too.
+        plan.storm = Span::from_ms(rng.between(90_000, 150_000));
+        plan.people.pace = Delay::new(100_000, 2_000_000);
+        plan.people.keyed = 50;
+        plan.fault_pace = Delay::new(1_000_000, 10_000_000);
+    }
+    if SERVERS_REPAIR {
+        for fault in DAMAGES {
+            let weight = *rng.pick(&[0, 1, 3]).expect("three");
+            plan.faults.extend(std::iter::repeat_n(fault, weight));
+        }
+    }
+    plan
+}
+
+/// Names and sessions of silent people go within seconds.
+fn age_fast(plan: &mut Plan, rng: &mut Rng) {
+    let mut config = (*plan.config).clone();
+    let release = rng.between(1_500, 5_000);
+    config.chat.name_release = Span::from_ms(release);
+    config.chat.touch_interval = Span::from_ms(release / 3);
+    config.chat.session_expiry = Span::from_ms(release + rng.between(0, 10_000));
+    plan.config = Arc::new(config);
+    plan.ages = true;
 }
 
 /// Three servers for a minute, with the default times.
@@ -93,6 +136,7 @@ fn standard(seed: u64) -> Plan {
         high: slow_disk,
         slow: rng.below(4),
     };
+    plan.prewrite = Span::from_ms(100);
     plan.read = Delay {
         low: 50,
         high: slow_disk,
@@ -113,7 +157,14 @@ fn standard(seed: u64) -> Plan {
     people.closes = rng.below(4);
     people.odd = rng.below(15);
     people.window = *rng.pick(&[600, 8_192, 65_536]).expect("three");
-    plan.faults = FAULTS.to_vec();
+    plan.faults = [&FAULTS[..], &MORE_FAULTS].concat();
+    plan.people.keyed = *rng.pick(&[0, 10, 40]).expect("three");
+    if rng.chance(40) {
+        age_fast(&mut plan, &mut rng);
+    }
+    if SERVERS_REPAIR {
+        plan.faults.extend(DAMAGES);
+    }
     plan.faults_apart = true;
     plan.standard = true;
     plan.fault_pace = Delay::new(STANDARD_FAULT_EVERY, STANDARD_FAULT_EVERY);

@@ -8,12 +8,16 @@
 // Two test programs share this, and each uses a part.
 #![allow(dead_code)]
 
+pub mod absences;
 pub mod acts;
+pub mod ages;
+pub mod clock;
 pub mod counts;
 pub mod disk;
 pub mod faults;
 pub mod minimums;
 pub mod mixes;
+pub mod more_faults;
 pub mod net;
 pub mod oracle;
 pub mod people;

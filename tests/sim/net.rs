@@ -56,6 +56,11 @@ pub struct Net {
     dialling: BTreeSet<(usize, usize)>,
     seen: BTreeSet<(usize, DirectoryId, Boot, u64)>,
     pub multicast_dead: bool,
+    /// Up to so many times as long takes what is sent between servers.
+    pub jitter: u64,
+    /// Some datagrams of long ago, and how many were sent.
+    pub old: Vec<(usize, Vec<u8>)>,
+    pub sent: u64,
     /// (person, server) that don't reach each other.
     pub clients_cut: BTreeSet<(usize, usize)>,
 }
@@ -76,6 +81,9 @@ impl Net {
             dialling: BTreeSet::new(),
             seen: BTreeSet::new(),
             multicast_dead: false,
+            jitter: 1,
+            old: Vec::new(),
+            sent: 0,
             clients_cut: BTreeSet::new(),
         }
     }
@@ -141,6 +149,10 @@ impl World {
 
     /// A process has started: it dials, and is dialled when it is seen.
     pub fn net_started(&mut self, at: usize) {
+        if self.plan.faults_apart {
+            // What it has seen before, it doesn't know any more.
+            self.net.seen.retain(|seen| seen.0 != at);
+        }
         for other in 0..self.servers.len() {
             if other != at {
                 self.net.dialling.remove(&(at, other));
@@ -246,7 +258,11 @@ impl World {
             self.net.stalled[pair].insert(number, (epoch, bits));
             return;
         }
-        let arrives = self.now.after(self.plan.link.draw(&mut self.rng));
+        let mut delay = self.plan.link.draw(&mut self.rng);
+        if self.net.jitter > 1 {
+            delay = delay.times(self.rng.between(1, self.net.jitter));
+        }
+        let arrives = self.now.after(delay);
         let at = arrives.max(Tick(self.net.last[pair].0 + 1));
         self.net.last[pair] = at;
         self.at(
@@ -414,6 +430,7 @@ impl World {
         if bytes.len() > limits::DATAGRAM_BYTES_MAX {
             return self.fail(format!("{} sends a datagram of {} bytes", server_id(at), bytes.len()));
         }
+        self.keep_datagram(at, bytes);
         for to in (0..self.servers.len()).filter(|&to| to != at) {
             let copies = if self.rng.chance(self.plan.repeat) { 2 } else { 1 };
             for copy in 0..copies {
@@ -423,6 +440,9 @@ impl World {
                     continue;
                 }
                 let mut delay = self.plan.datagram.draw(&mut self.rng);
+                if self.net.jitter > 1 {
+                    delay = delay.times(self.rng.between(1, self.net.jitter));
+                }
                 if copy > 0 {
                     delay = delay.times(self.rng.between(1, 200));
                 }

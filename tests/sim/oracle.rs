@@ -13,6 +13,7 @@ use syncnet::wire::client::{Item, What};
 use syncnet::wire::command::open_payload;
 use syncnet::wire::peer::PeerMessage;
 
+use super::ages::Ages;
 use super::counts::Counts;
 use super::plan::server_id;
 
@@ -62,6 +63,7 @@ pub struct Oracle {
     /// Rooms that clients were told of.
     pub known_rooms: BTreeMap<String, RoomId>,
     in_flight_leader: Option<usize>,
+    ages: Ages,
 }
 
 impl Oracle {
@@ -82,6 +84,7 @@ impl Oracle {
             acks: 0,
             known_rooms: BTreeMap::from([("lobby".to_string(), RoomId::LOBBY)]),
             in_flight_leader: None,
+            ages: Ages::default(),
         }
     }
 
@@ -284,7 +287,12 @@ impl Oracle {
         }
         self.lamport = stamp.lamport;
         self.count(&command, counts);
+        let before = self.ages.before(&command, &self.model);
         let applied = self.model.apply(entry.index, &stamp, &command);
+        let made = !applied.items.is_empty();
+        self.ages
+            .after(&before, (&stamp, &command), &self.model, made, counts)?;
+        let keyed = matches!(&command, Command::Post { dedup: Some(_), .. });
         for (room, position, seq) in applied.items {
             let said = said(&command);
             let (user, what) = said.ok_or_else(|| format!("entry {} makes an item of nothing", entry.index))?;
@@ -297,7 +305,7 @@ impl Oracle {
                 what,
                 index: entry.index,
             };
-            self.made(room, position, made)?;
+            self.made(room, position, made, keyed)?;
         }
         Ok(())
     }
@@ -318,7 +326,7 @@ impl Oracle {
         }
     }
 
-    fn made(&mut self, room: RoomId, position: Position, made: Made) -> Result<(), String> {
+    fn made(&mut self, room: RoomId, position: Position, made: Made, keyed: bool) -> Result<(), String> {
         let items = self.rooms.entry(room).or_default();
         if position.0 != items.len() as u64 + 1 {
             return Err(format!(
@@ -331,7 +339,10 @@ impl Oracle {
         {
             return Err(format!("time goes back in room {room} at {position}"));
         }
-        if let What::Message(text) = &made.what {
+        // What has a key may stand twice once the key is forgotten.
+        if let What::Message(text) = &made.what
+            && !keyed
+        {
             if let Some((room, position)) = self.texts.insert(text.clone(), (room, position)) {
                 return Err(format!("\"{text}\" stands twice: first in room {room} at {position}"));
             }
@@ -395,6 +406,31 @@ impl Oracle {
         let highest = self.acked.entry(room).or_default();
         *highest = position.max(*highest);
         Ok(())
+    }
+
+    /// A client was told that its message with a key was posted, now or earlier, in this session or another.
+    pub fn acknowledged_by_key(&mut self, text: &str, outcome: &Outcome) -> Result<(), String> {
+        let Outcome::Posted {
+            room, seq, position, ..
+        } = *outcome
+        else {
+            return Err(format!("\"{text}\" was answered with {outcome:?}"));
+        };
+        self.acks += 1;
+        let made = self.item(room, position)?;
+        if made.seq != seq || made.what != What::Message(text.to_string()) {
+            return Err(format!(
+                "\"{text}\" was acknowledged as {outcome:?}, and there stands {made:?}"
+            ));
+        }
+        let highest = self.acked.entry(room).or_default();
+        *highest = position.max(*highest);
+        Ok(())
+    }
+
+    /// All that a server had on its disk is gone, and with it what it has promised.
+    pub fn disk_lost(&mut self, at: usize) {
+        self.servers[at] = Watched::default();
     }
 
     /// A client was told that its message was refused.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use syncnet::chat::command::{Code, Outcome};
+use syncnet::chat::command::{Code, DedupKey, Outcome};
 use syncnet::client::calls::{Call, Event, Input, Options, Output, Ticket};
 use syncnet::client::core::Core;
 use syncnet::rng::Rng;
@@ -66,6 +66,8 @@ pub(super) enum Errand {
         text: String,
         seen: Lamport,
         refusal: Option<Code>,
+        /// Whether it has an idempotency key.
+        keyed: bool,
     },
     /// A room by that name.
     Room(String),
@@ -106,6 +108,8 @@ pub struct Person {
     /// Follows a scenario, not its own mind.
     pub scripted: bool,
     pub(super) messages: u64,
+    /// Messages with keys that may be sent again: since when, the room, the text, the key.
+    pub(super) keyed: VecDeque<(Tick, RoomId, String, DedupKey)>,
     /// For scenarios.
     pub acked: u64,
     pub server: Option<ServerId>,
@@ -130,6 +134,11 @@ impl Person {
             agent: "simulated".to_string(),
         };
         Core::new(options, world.now, rng.draw())
+    }
+
+    /// It is woken anew: the moment for which that was planned has passed.
+    pub(super) fn forget_wake(&mut self) {
+        self.wake_at = None;
     }
 
     pub(super) fn call(&mut self, call: Call) {
@@ -195,6 +204,7 @@ impl World {
             closing: false,
             scripted,
             messages: 0,
+            keyed: VecDeque::new(),
             acked: 0,
             server: None,
             lines: Vec::new(),
@@ -380,9 +390,9 @@ impl World {
             }
             Event::Expired => {
                 self.counts.one("sessions gone");
-                // Nothing here is old enough to expire, so only who has closed its session may find it gone.
+                // Where nothing is old enough to expire, only who has closed its session may find it gone.
                 let person = &self.people[at];
-                if person.closing {
+                if person.closing || self.plan.ages {
                     Ok(())
                 } else {
                     Err(format!("the session of {} is gone", person.name))
@@ -428,13 +438,20 @@ impl World {
         outcome: &Outcome,
     ) -> Result<(), String> {
         match (errand, outcome) {
-            (Errand::Post { text, refusal, .. }, Outcome::Refused(code)) => {
+            (
+                Errand::Post {
+                    text, refusal, keyed, ..
+                },
+                Outcome::Refused(code),
+            ) => {
                 self.counts.one("messages refused");
-                let expected = refusal == Some(*code) || matches!(code, Code::NameTaken | Code::NoSuchSession);
+                let expected = refusal == Some(*code)
+                    || matches!(code, Code::NameTaken | Code::NoSuchSession)
+                    || (self.other_configs && *code == Code::TextTooLong);
                 if !expected {
                     return Err(format!("\"{text}\" was refused: {code:?}"));
                 }
-                if refusal.is_none() {
+                if refusal.is_none() && !keyed {
                     self.oracle.refused(&text)?;
                 }
                 Ok(())
@@ -452,10 +469,14 @@ impl World {
                     text,
                     seen,
                     refusal: None,
+                    keyed,
                 },
                 _,
             ) => {
                 self.people[at].acked += 1;
+                if keyed {
+                    return self.oracle.acknowledged_by_key(&text, outcome);
+                }
                 self.oracle.acknowledged(&text, seen, session, seq, outcome)
             }
             (Errand::Room(_), Outcome::Refused(code)) => {

@@ -2,7 +2,7 @@
 //! how often. Each seed has a mix of its own ("swarm testing", Groce et al., ISSTA 2012): a fault that is always there hides what
 //! happens without it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use syncnet::config::{
     ChatConfig, Config, Election, LeaderMode, LogConfig, Retention, Routing, Secret, ServerConfig, Timing,
@@ -53,7 +53,32 @@ pub enum Fault {
     CutClient,
     CrashClient,
     JumpClock,
+    SkewedClock,
+    OldDatagrams,
+    Jitter,
+    OtherConfig,
+    NoSpace,
+    PowerAfterKill,
+    HangClient,
+    FlippedBit,
+    LostDisk,
 }
+
+/// What the early swarm doesn't have.
+pub const MORE_FAULTS: [Fault; 7] = [
+    Fault::SkewedClock,
+    Fault::OldDatagrams,
+    Fault::Jitter,
+    Fault::OtherConfig,
+    Fault::NoSpace,
+    Fault::PowerAfterKill,
+    Fault::HangClient,
+];
+
+/// What only a server survives that repairs itself from its peers.
+pub const DAMAGES: [Fault; 2] = [Fault::FlippedBit, Fault::LostDisk];
+/// Whether servers repair themselves: until they do, their disks are spared.
+pub const SERVERS_REPAIR: bool = false;
 
 pub const FAULTS: [Fault; 19] = [
     Fault::Kill,
@@ -93,6 +118,8 @@ pub struct PeoplePlan {
     pub follows: u64,
     pub closes: u64,
     pub odd: u64,
+    /// Out of a hundred messages: those with an idempotency key, of which some are sent again in any session.
+    pub keyed: u64,
     /// Bytes on the way to one client before its server must wait.
     pub window: usize,
 }
@@ -113,6 +140,8 @@ pub struct Plan {
     pub client: Delay,
     pub write: Delay,
     pub sync: Delay,
+    /// Between two looks of the pre-writer at whether a segment is wanted.
+    pub prewrite: Span,
     pub read: Delay,
     /// How long a server is busy with a turn before the next.
     pub turn: Delay,
@@ -123,6 +152,8 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Whether each fault draws from a generator of its own, so that it is the same if another is left out.
     pub faults_apart: bool,
+    /// Whether silent people may lose their names and sessions.
+    pub ages: bool,
     /// Whether this is the standard mix.
     pub standard: bool,
     /// Between two faults.
@@ -135,7 +166,12 @@ pub struct Plan {
 
 /// The id of a server by its number, from 0.
 pub fn server_id(at: usize) -> ServerId {
-    ServerId::new(&format!("server{}", at + 1)).expect("a server id")
+    static IDS: OnceLock<Vec<ServerId>> = OnceLock::new();
+    let ids = IDS.get_or_init(|| {
+        let id = |number| ServerId::new(&format!("server{number}")).expect("a server id");
+        (1..=limits::SERVERS_MAX).map(id).collect()
+    });
+    ids[at]
 }
 
 /// A checked configuration of so many servers, with the default times.
@@ -166,6 +202,8 @@ pub fn config(servers: usize, rings: &[u16]) -> Config {
         chat: ChatConfig {
             message_size_max: limits::MESSAGE_BYTES_DEFAULT,
             session_expiry: limits::SESSION_EXPIRY_DEFAULT,
+            name_release: limits::NAME_RELEASE,
+            touch_interval: limits::TOUCH_INTERVAL,
         },
         servers: (0..servers)
             .map(|at| ServerConfig {
@@ -197,6 +235,7 @@ impl Plan {
             client: Delay::new(200, 300),
             write: Delay::new(20, 40),
             sync: Delay::new(1_000, 2_000),
+            prewrite: Span::from_ms(20),
             read: Delay::new(100, 200),
             turn: Delay::new(5, 10),
             drain_each: false,
@@ -210,10 +249,12 @@ impl Plan {
                 follows: 0,
                 closes: 0,
                 odd: 0,
+                keyed: 0,
                 window: 64 * 1024,
             },
             faults: Vec::new(),
             faults_apart: false,
+            ages: false,
             standard: false,
             fault_pace: Delay::new(1_000_000, 1_000_000),
             fault_span: Delay::new(1_000_000, 1_000_000),
@@ -286,6 +327,7 @@ impl Plan {
                 high: slow_disk,
                 slow: rng.below(4),
             },
+            prewrite: Span::from_ms(20),
             read: Delay {
                 low: 50,
                 high: slow_disk,
@@ -303,10 +345,12 @@ impl Plan {
                 follows: rng.below(30),
                 closes: rng.below(4),
                 odd: rng.below(15),
+                keyed: 0,
                 window: *rng.pick(&[600, 8_192, 65_536]).expect("three"),
             },
             faults: Vec::new(),
             faults_apart: false,
+            ages: false,
             standard: false,
             fault_pace: Delay::new(50_000, *rng.pick(&[300_000, 1_500_000, 4_000_000]).expect("three")),
             fault_span: Delay::new(20_000, *rng.pick(&[600_000, 2_500_000, 6_000_000]).expect("three")),

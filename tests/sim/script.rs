@@ -190,7 +190,7 @@ impl Script {
             ["clock", name, skew] => {
                 let at = self.server(name)?;
                 let (sign, time) = skew.strip_prefix('-').map_or((1, *skew), |rest| (-1, rest));
-                self.world().servers[at].wall_skew_ms = sign * span(time)?.as_ms() as i64;
+                self.world().servers[at].clock.wall_skew_ms = sign * span(time)?.as_ms() as i64;
                 Ok(())
             }
             ["expect", rest @ ..] => self.expect(rest),

@@ -18,14 +18,13 @@ use syncnet::types::{AppendId, Boot, ConnId, DirectoryId, GroupId, Level, LogInd
 use syncnet::wire::client::{Response, encode_response};
 use syncnet::wire::datagram::{Sealed, seal};
 
+use super::clock::Clock;
 use super::disk::ServerDisk;
 use super::net::Bits;
 use super::plan::server_id;
 use super::threads::DiskStep;
 use super::world::{Happening, World};
 
-/// What the wall clocks begin with.
-const WALL_MS: u64 = 1_790_000_000_000;
 /// Turns within a virtual tenth of a second; more is a loop that never rests.
 const TURNS_MAX: u32 = 20_000;
 
@@ -46,7 +45,9 @@ pub struct Server {
     pub directory: DirectoryId,
     /// Whether the directory is new in the place of another.
     pub replaced: bool,
-    boot: Boot,
+    pub(super) boot: Boot,
+    /// Instead of the plan's.
+    pub config: Option<Arc<syncnet::config::Config>>,
     /// Counts the processes: what was meant for an earlier one is void.
     pub life: u64,
     pub process: Option<Box<Process>>,
@@ -56,8 +57,7 @@ pub struct Server {
     pub frozen: Vec<Happening>,
     pub inbox: VecDeque<Arrival>,
     pub(super) rng: Rng,
-    clock: u64,
-    pub wall_skew_ms: i64,
+    pub clock: Clock,
     turn_at: Option<Tick>,
     turns: (Tick, u32),
     pub disk_factor: u64,
@@ -68,6 +68,8 @@ pub struct Server {
     pub reached: Lsn,
     /// Whether the process was asked to stop.
     pub stopping: bool,
+    /// Whether its disk has lost something that isn't mended yet.
+    pub damaged: bool,
 }
 
 /// A running process.
@@ -98,6 +100,7 @@ impl Server {
             directory: DirectoryId(rng.draw() | 1),
             replaced: false,
             boot: Boot(0),
+            config: None,
             life: 0,
             process: None,
             powered: true,
@@ -105,8 +108,7 @@ impl Server {
             frozen: Vec::new(),
             inbox: VecDeque::new(),
             rng: rng.child(),
-            clock: 0,
-            wall_skew_ms: 0,
+            clock: Clock::new(),
             turn_at: None,
             turns: (Tick(0), 0),
             disk_factor: 1,
@@ -114,6 +116,7 @@ impl Server {
             hard: None,
             reached: Lsn(0),
             stopping: false,
+            damaged: false,
         }
     }
 
@@ -126,15 +129,7 @@ impl Server {
     }
 
     fn now(&self, world: Tick) -> Now {
-        let wall = WALL_MS as i64 + self.wall_skew_ms + (world.0 / 1000) as i64;
-        Now {
-            tick: Tick(world.0 + self.clock),
-            wall_ms: wall.max(1) as u64,
-        }
-    }
-
-    fn world_time(&self, own: Tick) -> Tick {
-        Tick(own.0.saturating_sub(self.clock))
+        self.clock.now(world)
     }
 }
 
@@ -204,14 +199,14 @@ impl World {
         }
         let result = self.oracle.restarted(at, &recovered);
         self.check(result);
-        let config = Arc::clone(&self.plan.config);
+        let config = Arc::clone(self.servers[at].config.as_ref().unwrap_or(&self.plan.config));
         let server = &mut self.servers[at];
         server.reached = opened.log.end();
         server.life += 1;
         server.boot = server.boot.next();
         server.powered = true;
         server.stopping = false;
-        server.clock = server.rng.below(1 << 40);
+        server.clock.start_at(server.rng.below(1 << 40), self.now);
         server.hard = Some(recovered.clone());
         server.inbox.clear();
         let setup = Setup {
@@ -317,6 +312,7 @@ impl World {
         self.servers[at].powered = false;
         let mut rng = self.rng.child();
         self.servers[at].disk.disk.power_cut(&mut rng);
+        self.restore_backup(at);
     }
 
     pub fn pause(&mut self, at: usize) {
@@ -400,7 +396,7 @@ impl World {
             let when = if deadline <= now.tick {
                 soonest
             } else {
-                self.servers[at].world_time(deadline).max(soonest)
+                self.servers[at].clock.world_time(deadline).max(soonest)
             };
             self.turn_at(at, when);
         }
@@ -534,7 +530,8 @@ impl World {
         let Some(process) = &mut self.servers[at].process else {
             return;
         };
-        let in_flight = self.people.iter().any(|person| person.core.unacknowledged() > 0);
+        let leads = process.node.cluster().role() == syncnet::cluster::Role::Leader;
+        let in_flight = leads && self.people.iter().any(|person| person.core.unacknowledged() > 0);
         let reader = &mut process.reader;
         let mut older = |from, to| read_entries(reader, from, to);
         let result = self

@@ -11,6 +11,7 @@ use syncnet::node::Input;
 use syncnet::types::{Span, Tick};
 
 use super::plan::server_id;
+use super::sabotage::altered;
 use super::server::Arrival;
 use super::world::{Happening, World};
 
@@ -111,8 +112,18 @@ impl World {
             }
             DiskStep::Prewrite => {
                 let prewritten = process.log.prewriter().step();
-                next = Some((Span::from_ms(20), DiskStep::Prewrite));
-                prewritten.map(|_| ())
+                let failed = prewritten.is_err();
+                let rest = if failed {
+                    limits::PREWRITE_RETRY
+                } else {
+                    self.plan.prewrite
+                };
+                next = Some((rest, DiskStep::Prewrite));
+                // It tries again; the writer itself fails if it comes to that.
+                if failed {
+                    self.counts.one("segments that couldn't be made ahead");
+                }
+                Ok(())
             }
         };
         if let Err(error) = outcome {
@@ -243,6 +254,7 @@ impl World {
             Some(ReaderJob::Trim(index)) => process.reader.trim(index),
             Some(ReaderJob::Read(request)) => match process.reader.read(&request) {
                 Ok(answer) => {
+                    let answer = altered(self.sabotage, answer);
                     server.inbox.push_back(Arrival::Input(Input::Read(answer)));
                     self.counts.one("reads from the log");
                     self.wake_server(at);

@@ -1,10 +1,12 @@
 //! The simulated world: virtual time, and everything that is going to happen, in order. One seed, one history: whatever is drawn
 //! comes from generators that the seed gave, and whatever happens at the same moment happens in the order in which it was planned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
+use syncnet::log::sim_disk::SimDisk;
 use syncnet::rng::Rng;
-use syncnet::types::{Span, Term, Tick};
+use syncnet::types::{Lsn, Span, Term, Tick};
 
 use super::counts::Counts;
 use super::faults::{Healing, Struck};
@@ -62,12 +64,41 @@ pub enum Happening {
     Heal(Healing),
 }
 
+/// What is going to happen, the earliest first, and what comes at the same moment in the order in which it was planned. Only the
+/// times are sorted; what happens lies still in its place.
+#[derive(Default)]
+struct Queue {
+    order: BinaryHeap<Reverse<(Tick, u64, usize)>>,
+    places: Vec<Option<Happening>>,
+    free: Vec<usize>,
+    planned: u64,
+}
+
+impl Queue {
+    fn put(&mut self, at: Tick, happening: Happening) {
+        self.planned += 1;
+        let place = self.free.pop().unwrap_or(self.places.len());
+        if place == self.places.len() {
+            self.places.push(None);
+        }
+        self.places[place] = Some(happening);
+        self.order.push(Reverse((at, self.planned, place)));
+    }
+
+    /// The next, if it isn't later than that.
+    fn take_until(&mut self, end: Tick) -> Option<(Tick, Happening)> {
+        let &Reverse((at, _, place)) = self.order.peek().filter(|next| next.0.0 <= end)?;
+        self.order.pop();
+        self.free.push(place);
+        self.places[place].take().map(|happening| (at, happening))
+    }
+}
+
 /// Everything there is.
 pub struct World {
     pub plan: Plan,
     pub now: Tick,
-    queue: BTreeMap<(Tick, u64), Happening>,
-    planned: u64,
+    queue: Queue,
     /// For the network and whatever has no generator of its own.
     pub rng: Rng,
     pub servers: Vec<Server>,
@@ -78,6 +109,8 @@ pub struct World {
     pub oracle: Oracle,
     pub counts: Counts,
     pub sabotage: Option<Sabotage>,
+    /// For the sabotage of restored disks: each server's disk, and where its log ended.
+    pub backups: Vec<(SimDisk, Lsn)>,
     /// The term of each server's last pre-vote, for the forger.
     pub asked_for: Vec<Term>,
     pub trace: bool,
@@ -86,6 +119,11 @@ pub struct World {
     pub keep_events: bool,
     /// Whether faults still come.
     pub storm: bool,
+    /// People whose clients hang, and what waits for them.
+    pub hung: BTreeSet<usize>,
+    pub frozen_people: Vec<(usize, Happening)>,
+    /// Whether a server has had a configuration of its own.
+    pub other_configs: bool,
     /// For the next fault, if the plan has each draw from a generator of its own.
     pub fault_rng: Rng,
     /// The faults so far, also those that were left out.
@@ -104,8 +142,7 @@ impl World {
         let servers = (0..count).map(|at| Server::new(at, &mut rng)).collect();
         World {
             now: Tick::from_ms(1_000),
-            queue: BTreeMap::new(),
-            planned: 0,
+            queue: Queue::default(),
             servers,
             net: Net::new(count),
             people: Vec::new(),
@@ -114,11 +151,15 @@ impl World {
             oracle: Oracle::new(count),
             counts: Counts::default(),
             sabotage: None,
+            backups: Vec::new(),
             asked_for: vec![Term(0); count],
             trace: false,
             events: Vec::new(),
             keep_events: false,
             storm: false,
+            hung: BTreeSet::new(),
+            frozen_people: Vec::new(),
+            other_configs: false,
             fault_rng: Rng::new(0),
             struck: Vec::new(),
             only: None,
@@ -135,21 +176,17 @@ impl World {
 
     /// Plans something for a moment.
     pub fn at(&mut self, at: Tick, happening: Happening) {
-        self.planned += 1;
-        self.queue.insert((at.max(self.now), self.planned), happening);
+        self.queue.put(at.max(self.now), happening);
     }
 
     /// Lets time pass up to a moment. False if a promise was broken.
     pub fn run_until(&mut self, end: Tick) -> bool {
         while self.failure.is_none() {
-            match self.queue.first_key_value() {
-                Some((&(at, _), _)) if at <= end => {}
-                _ => break,
-            }
-            if let Some(((at, _), happening)) = self.queue.pop_first() {
-                self.now = at;
-                self.happen(happening);
-            }
+            let Some((at, happening)) = self.queue.take_until(end) else {
+                break;
+            };
+            self.now = at;
+            self.happen(happening);
         }
         self.now = self.now.max(end);
         self.failure.is_none()
@@ -164,6 +201,10 @@ impl World {
         // What concerns a process that is stopped waits until it goes on.
         if let Some(server) = self.stopped_process(&happening) {
             self.servers[server].frozen.push(happening);
+            return;
+        }
+        if let Some(person) = self.hung_person(&happening) {
+            self.frozen_people.push((person, happening));
             return;
         }
         match happening {

@@ -215,6 +215,8 @@ pub fn config(servers: usize, election: Election, leader: LeaderMode) -> Config 
         chat: ChatConfig {
             message_size_max: 1 << 16,
             session_expiry: Span::from_ms(1000),
+            name_release: Span::from_ms(1000),
+            touch_interval: Span::from_ms(300),
         },
         servers: (1..=servers).map(server).collect(),
     }
