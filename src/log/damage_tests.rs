@@ -289,7 +289,7 @@ fn what_damage_leaves_is_right_or_a_hole_or_not_trusted() {
     let seeds = std::env::var("SYNCNET_DAMAGE_SEEDS")
         .ok()
         .and_then(|text| text.parse().ok());
-    for seed in 0..seeds.unwrap_or(600) {
+    for seed in 0..seeds.unwrap_or(2000) {
         let mut of_this = Counts::default();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| World::new(seed).life(&mut of_this)));
         assert!(outcome.is_ok(), "with seed {seed}");

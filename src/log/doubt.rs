@@ -13,6 +13,8 @@
 //!   - any of them that doesn't: then everything between what was committed before and what it tells of is a hole. It is not served
 //!     and not counted as held, though parts of it may be right. Nothing wrong is kept, and nothing is lost without being named.
 //!
+//!   A fill settles nothing: it says what one entry is, and not what stands before or behind it.
+//!
 //!   If nothing of this comes, it isn't known where the log ends, and it can't be trusted.
 
 use super::disk::DiskFile;
@@ -233,12 +235,18 @@ impl<F: DiskFile> Walk<'_, F> {
         if at.index <= tail.base.index {
             return wrong("the log begins behind this entry");
         }
-        if at.index > tail.last.index {
-            if !doubted {
-                return wrong("the entry that this one fills isn't in the log");
-            }
-            // The entry that it fills is hidden, too. Where the log ends stays in doubt.
-            self.lose_up_to(segment, offset, group, at.index)?;
+        let last = tail.last.index;
+        if at.index > last && !doubted {
+            return wrong("the entry that this one fills isn't in the log");
+        }
+        if self
+            .doubts
+            .get(&group)
+            .is_some_and(|doubt| doubt.entries && at.index > doubt.commit)
+        {
+            // It is right, and says nothing of those before it. With what is in doubt still in the log, it would look like its end: the
+            // next record that names it as the last entry would seem to prove all of them.
+            self.lose_up_to(segment, offset, group, at.index.max(last))?;
         }
         let before = self.before(group, at.index)?;
         let computed = self.check(before, header, payload);

@@ -122,10 +122,13 @@ mod tests {
             base: Lsn(base),
             size: 100,
         };
-        let mut tail = Tail::default();
-        tail.last = LogPosition {
+        let last = LogPosition {
             term: Term(1),
             index: LogIndex(last),
+        };
+        let tail = Tail {
+            last,
+            ..Tail::default()
         };
         let mut group = tail.head(GroupId::ROOT);
         group.anew = anew;

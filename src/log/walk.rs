@@ -158,7 +158,7 @@ impl<'s, F: DiskFile> Walk<'s, F> {
                 return Ok(End::Stop(stop));
             }
             let Some(next) = next_header(self.directory, *segment, file, offset + ALIGNMENT)? else {
-                return self.to_the_end(at, offset, text);
+                return self.hidden_end(at, offset, text);
             };
             self.hidden(*segment, offset, next, text);
             (offset, need) = (next, RECORD_HEADER_BYTES);
@@ -166,7 +166,7 @@ impl<'s, F: DiskFile> Walk<'s, F> {
     }
 
     /// Something was synced behind `offset`, and the segment has no record there any more.
-    fn to_the_end(&mut self, at: usize, offset: u64, text: &str) -> Result<End, OpenError> {
+    fn hidden_end(&mut self, at: usize, offset: u64, text: &str) -> Result<End, OpenError> {
         let (segment, _) = self.segments[at];
         match self.segments.get(at + 1) {
             None => Err(untrusted(segment, offset, text)),
