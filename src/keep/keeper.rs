@@ -44,7 +44,13 @@ pub struct Keeper<D: Disk> {
 
 impl<D: Disk> Keeper<D> {
     /// Of this log. `reader` is its own: it has the same index, and no rooms.
-    pub fn new(disk: D, directory: DirectoryId, shared: SharedIndex, reader: Reader<D>, checkpoints: Checkpoints<D>) -> Keeper<D> {
+    pub fn new(
+        disk: D,
+        directory: DirectoryId,
+        shared: SharedIndex,
+        reader: Reader<D>,
+        checkpoints: Checkpoints<D>,
+    ) -> Keeper<D> {
         Keeper {
             scrubbing: Scrubbing::default(),
             disk,
@@ -119,7 +125,9 @@ impl<D: Disk> Keeper<D> {
         let stale = self.shared.read().stale();
         let lost = || {
             let lost = self.shared.indexes_lost();
-            let mut known = lost.into_iter().filter_map(|segment| self.shared.read().sealed_of(segment));
+            let mut known = lost
+                .into_iter()
+                .filter_map(|segment| self.shared.read().sealed_of(segment));
             known.find(Sealed::has_entries)
         };
         stale.into_iter().next().or_else(lost)

@@ -82,7 +82,11 @@ impl Replay {
         // Back from where they end to where they ended before the pending items.
         for item in pending.iter().rev() {
             let before = ends.entry(item.room).or_default();
-            let number = if item.seq == Seq(0) { before.1 } else { item.seq.previous() };
+            let number = if item.seq == Seq(0) {
+                before.1
+            } else {
+                item.seq.previous()
+            };
             *before = (item.position.previous(), number);
         }
         Replay {
@@ -255,9 +259,7 @@ impl<D: Disk> Keeper<D> {
         };
         Ok(match self.reader.read(&request)? {
             ReadAnswer::Entries { entries, .. } if !entries.is_empty() => Ok(entries),
-            ReadAnswer::Damaged {
-                group, holes, what, ..
-            } => {
+            ReadAnswer::Damaged { group, holes, what, .. } => {
                 let why = what.clone();
                 self.say(Kept::Damaged { group, holes, what });
                 Err(why)
@@ -293,7 +295,11 @@ impl<D: Disk> Keeper<D> {
         let next = {
             let index = self.shared.read();
             // Fills are looked for only in segments without an index: those that know of older ones come first.
-            if index.stale().is_empty() { index.unsealed(GroupId::ROOT) } else { None }
+            if index.stale().is_empty() {
+                index.unsealed(GroupId::ROOT)
+            } else {
+                None
+            }
         };
         let Some((segment, first, last)) = next.filter(|&(_, _, last)| last <= replay.at.index) else {
             return Ok(false);
@@ -314,7 +320,10 @@ impl<D: Disk> Keeper<D> {
         last: LogIndex,
     ) -> io::Result<Result<bool, String>> {
         let as_of = self.shared.read().changes();
-        let ends = replay.ends.iter().map(|(&room, &(position, seq))| (room, position, seq));
+        let ends = replay
+            .ends
+            .iter()
+            .map(|(&room, &(position, seq))| (room, position, seq));
         let mut writer = SealedWriter::new(segment, GroupId::ROOT, first, ends);
         let places = match self.places(segment, first, last)? {
             Ok(places) => places,
@@ -326,7 +335,11 @@ impl<D: Disk> Keeper<D> {
         let items = replay.pending.iter().take_while(|item| item.index <= last);
         items.for_each(|item| writer.item(item));
         let here = replay.at.index == last;
-        let (digest, age) = if here { (replay.state.digest(), replay.state.clock().age_ms) } else { (0, 0) };
+        let (digest, age) = if here {
+            (replay.state.digest(), replay.state.clock().age_ms)
+        } else {
+            (0, 0)
+        };
         let sealed = writer.finish(&self.disk, self.directory, digest, age)?;
         self.shared.write().sealed(sealed, as_of);
         replay.indexed_to(last);
@@ -359,12 +372,26 @@ impl<D: Disk> Keeper<D> {
             };
         }
         let indexes: Vec<LogIndex> = (first.0..=last.0).map(LogIndex).collect();
-        let missing: Vec<LogIndex> = indexes.iter().filter(|index| !found.contains_key(index)).copied().collect();
+        let missing: Vec<LogIndex> = indexes
+            .iter()
+            .filter(|index| !found.contains_key(index))
+            .copied()
+            .collect();
         if missing.is_empty() {
-            return Ok(Ok(indexes.iter().filter_map(|index| found.get(index)).copied().collect()));
+            return Ok(Ok(indexes
+                .iter()
+                .filter_map(|index| found.get(index))
+                .copied()
+                .collect()));
         }
-        let what = format!("damaged: {}: {} of its entries can't be found", segment.file(), missing.len());
-        missing.iter().for_each(|&index| self.shared.write().lose(GroupId::ROOT, index));
+        let what = format!(
+            "damaged: {}: {} of its entries can't be found",
+            segment.file(),
+            missing.len()
+        );
+        missing
+            .iter()
+            .for_each(|&index| self.shared.write().lose(GroupId::ROOT, index));
         let holes = missing.into_iter().map(|index| Hole { index, term: None });
         self.say(Kept::Damaged {
             group: GroupId::ROOT,

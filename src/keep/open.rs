@@ -45,7 +45,9 @@ impl<D: Disk> Opened<D> {
         let mut notes = Vec::new();
         for (file, offset, text) in checkpoints.bad().to_vec() {
             let place = checkpoints.set_aside(&file).map_err(failed)?;
-            notes.push(format!("damaged: {file} at offset {offset}: {text}; the file is kept as {place}"));
+            notes.push(format!(
+                "damaged: {file} at offset {offset}: {text}; the file is kept as {place}"
+            ));
         }
         // The newest that can be read as a whole.
         let mut newest = None;
@@ -63,12 +65,15 @@ impl<D: Disk> Opened<D> {
             ..options
         };
         let mut opened = Log::open(disk.clone(), directory, &options)?;
-        let shared = opened.reader.shared();
+        let shared = opened.reader.shared().clone();
         let replay = match newest {
             None => None,
             // It was installed, and then the process ended.
             Some((info, replay)) if opened.behind && info.begins => {
-                let members = replay.members.clone().ok_or_else(|| untrusted(&info, "it has no members"))?;
+                let members = replay
+                    .members
+                    .clone()
+                    .ok_or_else(|| untrusted(&info, "it has no members"))?;
                 opened
                     .begin_anew(GroupId::ROOT, info.id.at, info.id.chain, &members)
                     .map_err(failed)?;
@@ -101,12 +106,15 @@ impl<D: Disk> Opened<D> {
         let mut recovered = recovered_of(opened.groups);
         // What a checkpoint covers was committed.
         recovered.state.commit = recovered.state.commit.max(replay.at.index);
-        let ends = replay.ends.iter().map(|(&room, &(position, seq))| (room, position, seq));
+        let ends = replay
+            .ends
+            .iter()
+            .map(|(&room, &(position, seq))| (room, position, seq));
         opened.reader.seed(ends, &replay.pending);
         opened.reader.trim(replay.state.trimmed());
         let for_keeper = opened.reader.another();
         Ok(Opened {
-            keeper: Keeper::new(disk, directory, shared, for_keeper, checkpoints),
+            keeper: Keeper::new(disk, directory, shared.clone(), for_keeper, checkpoints),
             log: opened.log,
             reader: opened.reader,
             recovered,
@@ -126,7 +134,11 @@ fn fitting<D: Disk>(
     base: LogIndex,
     notes: &mut Vec<String>,
 ) -> Result<Replay, OpenError> {
-    let sealed = shared.read().last_sealed(GroupId::ROOT).unwrap_or(LogIndex(0)).max(base);
+    let sealed = shared
+        .read()
+        .last_sealed(GroupId::ROOT)
+        .unwrap_or(LogIndex(0))
+        .max(base);
     let fits = |info: &Info| info.indexed <= sealed && (!info.begins || info.id.at.index == base);
     if fits(&newest.0) {
         return Ok(newest.1);

@@ -36,7 +36,11 @@ impl<D: Disk> Keeper<D> {
         let Some(base) = list.iter().rev().map(|info| info.id.at.index).find(|&at| at <= index) else {
             return Ok(());
         };
-        let older: Vec<LogIndex> = list.iter().map(|info| info.id.at.index).filter(|&at| at < base).collect();
+        let older: Vec<LogIndex> = list
+            .iter()
+            .map(|info| info.id.at.index)
+            .filter(|&at| at < base)
+            .collect();
         for at in older {
             self.checkpoints.remove(at)?;
         }

@@ -49,7 +49,9 @@ impl<D: Disk> Keeper<D> {
             }
             Err(error) => {
                 self.checkpoints.drop_partials()?;
-                let text = format!("a checkpoint of the leader came in pieces that don't fit together: {error}; it is asked for again");
+                let text = format!(
+                    "a checkpoint of the leader came in pieces that don't fit together: {error}; it is asked for again"
+                );
                 self.say(Kept::Said {
                     level: Level::Warn,
                     text,

@@ -143,7 +143,11 @@ impl EntryIndex {
         let (_, full) = segments.split_last()?;
         let segment = *full.iter().find(|segment| self.sealed_of(**segment).is_none())?;
         let within = entries.places.lower_bound(segment.end().0 / ALIGNMENT) as u64;
-        Some((segment, entries.first, LogIndex((entries.first.0 + within).saturating_sub(1))))
+        Some((
+            segment,
+            entries.first,
+            LogIndex((entries.first.0 + within).saturating_sub(1)),
+        ))
     }
 
     fn change(&mut self, group: GroupId, index: LogIndex, lsn: Option<Lsn>) {

@@ -14,9 +14,9 @@ use std::io;
 use super::Recovered;
 use super::disk::{Disk, DiskFile};
 use super::index::{EntryIndex, SharedIndex};
+use super::payload::Head;
 use super::prewrite::Prewriter;
 use super::reader::Reader;
-use super::payload::Head;
 use super::record::Kind;
 use super::segment::{self, FOLDER, Segment, write_zeros};
 use super::skipped::{Indexed, indexed, join_terms};
@@ -288,7 +288,9 @@ impl<D: Disk> Log<D> {
 fn index_of(heads: &[Option<Head>], first: usize, skipped: &[Indexed]) -> EntryIndex {
     let mut index = EntryIndex::default();
     if let Some(Some(head)) = heads.get(first) {
-        head.groups.iter().for_each(|group| index.begin(group.group, group.last.index));
+        head.groups
+            .iter()
+            .for_each(|group| index.begin(group.group, group.last.index));
     }
     skipped.iter().for_each(|known| index.sealed(known.sealed, 0));
     index

@@ -89,7 +89,9 @@ fn term_at<D: Disk>(
     index: LogIndex,
 ) -> Option<Term> {
     let lsn: Lsn = file.places(index, 1).ok()?.first().copied()?;
-    let at = segments.partition_point(|(segment, _)| segment.base <= lsn).checked_sub(1)?;
+    let at = segments
+        .partition_point(|(segment, _)| segment.base <= lsn)
+        .checked_sub(1)?;
     let (segment, data) = &segments[at];
     let offset = lsn.0 - segment.base.0;
     if offset + RECORD_HEADER_BYTES as u64 > segment.size {
@@ -143,7 +145,10 @@ mod tests {
         };
         let found = terms_of(sealed, &mut |index| Some(Term(terms[index.0 as usize - 10])));
         let begins = [(10, 1), (13, 2), (15, 5), (19, 6), (20, 9)];
-        assert_eq!(found, Some(begins.map(|(at, term)| (LogIndex(at), Term(term))).to_vec()));
+        assert_eq!(
+            found,
+            Some(begins.map(|(at, term)| (LogIndex(at), Term(term))).to_vec())
+        );
         assert_eq!(terms_of(sealed, &mut |_| None), None);
     }
 

@@ -42,9 +42,7 @@ pub(super) fn survey<F: DiskFile>(
             let bytes = window.at(offset, BLANK + RECORD_HEADER_BYTES);
             let bytes = bytes.map_err(|error| in_file(&segment.file())(error))?;
             // Most of it is the zeros of a segment that isn't full: no header begins in them.
-            if bytes.len() >= BLANK + RECORD_HEADER_BYTES
-                && bytes[..BLANK + RECORD_HEADER_BYTES] == BLANKS
-            {
+            if bytes.len() >= BLANK + RECORD_HEADER_BYTES && bytes[..BLANK + RECORD_HEADER_BYTES] == BLANKS {
                 offset += BLANK as u64;
                 continue;
             }

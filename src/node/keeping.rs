@@ -185,10 +185,10 @@ impl Node {
         self.cluster.applied(self.state.applied());
         self.forget_applying();
         let rooms: Vec<_> = self.state.room_ends().collect();
-        self.fanout.reset(rooms.iter().map(|&(room, position, _)| (room, position)));
+        self.fanout
+            .reset(rooms.iter().map(|&(room, position, _)| (room, position)));
         let (index, taken) = (id.at.index, true);
-        self.effects
-            .push_back(Effect::Keep(KeepJob::Begun { index, taken }));
+        self.effects.push_back(Effect::Keep(KeepJob::Begun { index, taken }));
         self.keeping.due = None;
         self.effects.push_back(Effect::Seed(rooms));
         self.effects.push_back(Effect::Trim(self.state.trimmed()));

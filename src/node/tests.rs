@@ -4,7 +4,7 @@ use super::*;
 use crate::chat::State;
 use crate::cluster::message::{Entry, Recovered};
 use crate::config::{ChatConfig, Election, LeaderMode, LogConfig, Retention, ServerConfig, Timing};
-use crate::keep::Mark;
+use crate::keep::{Kept, Mark};
 use crate::types::{Boot, DirectoryId, Position, RingPosition, RoomId, Seq};
 use crate::wire::client::{From, MAGIC, Request, Until, VERSIONS, decode_response};
 use crate::wire::frame::{Split, split};
@@ -37,6 +37,8 @@ pub(super) fn config(retention: Retention) -> Config {
         chat: ChatConfig {
             message_size_max: 1 << 16,
             session_expiry: span(60_000),
+            name_release: span(60_000),
+            touch_interval: span(20_000),
         },
         servers: vec![ServerConfig {
             id: me,

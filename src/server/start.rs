@@ -85,8 +85,7 @@ impl Server {
             // The only failure is a full counter, and then the loop is awake already.
             let _ = wake.wake();
         });
-        let workers =
-            spawn(opened.log, opened.reader, notify.clone()).map_err(system("no thread for the log"))?;
+        let workers = spawn(opened.log, opened.reader, notify.clone()).map_err(system("no thread for the log"))?;
         let keeper = worker::spawn(opened.keeper, notify).map_err(system("no thread for the log"))?;
         let found = if hosts.missing.is_empty() {
             None

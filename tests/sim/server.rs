@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use syncnet::cluster::message::Entry;
-use syncnet::log::reader::Reader;
 use syncnet::keep::keeper::Keeper;
 use syncnet::keep::open::Opened;
+use syncnet::log::reader::Reader;
 use syncnet::log::recovery::{OpenError, Options};
 use syncnet::log::worker::ReaderJob;
 use syncnet::log::writer::Log;

@@ -25,6 +25,8 @@ fn ending(index: u64) -> Ending {
         chain: 0xAABB_CCDD,
         digest: 0xD1_6E57,
         age_ms: 77,
+        indexed: LogIndex(5),
+        begins: true,
     }
 }
 
