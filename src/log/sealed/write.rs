@@ -83,8 +83,9 @@ impl SealedWriter {
         );
         assert!(lsn.0.is_multiple_of(ALIGNMENT), "records are aligned");
         if lsn >= self.segment.base && lsn < self.segment.end() {
-            let place = u32::try_from((lsn.0 - self.segment.base.0) / ALIGNMENT);
-            self.places.push(place.expect("segments are far below 32 GiB"));
+            let place = (lsn.0 - self.segment.base.0) / ALIGNMENT;
+            assert!(place < u64::from(MARK), "segments are far below 32 GiB");
+            self.places.push(place as u32);
         } else {
             self.places.push(MARK);
             self.elsewhere.push((index, lsn));
@@ -110,9 +111,10 @@ impl SealedWriter {
             !message || item.seq.0 == room.messages.0 + room.count,
             "the messages of a room are numbered without gaps"
         );
-        let within = item.index.0.checked_sub(self.first.0);
-        let within = within.expect("an item of an entry before the segment");
-        let value = u32::try_from(within * 2 + u64::from(message)).expect("a segment has far below 2^31 entries");
+        assert!(item.index >= self.first, "an item of an entry before the segment");
+        let within = item.index.0 - self.first.0;
+        assert!(within < 1 << 31, "a segment has far below 2^31 entries");
+        let value = within as u32 * 2 + u32::from(message);
         let last = room.items.last().map_or(-1, |&last| i64::from(last >> 1));
         assert!(last < within as i64, "the items of a room stand in ascending entries");
         room.items.push(value);
