@@ -98,8 +98,8 @@ impl Disk {
         let Some((entry, check)) = self.log.get(&index).cloned() else {
             return;
         };
-        let members = self.log.range(..=index).map(|(_, (entry, _))| entry);
-        let last = members.filter(|entry| entry.kind == EntryKind::Members).next_back();
+        let mut members = self.log.range(..=index).map(|(_, (entry, _))| entry);
+        let last = members.rfind(|entry| entry.kind == EntryKind::Members);
         self.members = last.or(self.members.as_ref()).cloned();
         self.base = LogPosition {
             term: entry.term,

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::disk::{Checkpoint, Disk, config};
-use crate::cluster::message::{AppendResult, CheckpointId, Datagram, Entry, EntryKind, Hole, Message, Record};
-use crate::cluster::{Cluster, Identity, Output, Purpose, Role};
+use super::disk::{Disk, config};
+use crate::cluster::message::{CheckpointId, Datagram, Entry, EntryKind, Hole, Message, Record};
+use crate::cluster::{Cluster, Identity, Purpose, Role};
 use crate::config::{Config, Election, LeaderMode};
 use crate::rng::Rng;
 use crate::types::{AppendId, Blob, Boot, DirectoryId, Level, LogIndex, Now, ServerId, Span, Term, Tick};
@@ -28,8 +28,8 @@ pub struct Server {
     pub boot: Boot,
     pub disk: Disk,
     /// Handed to the disk, not durable yet.
-    unsynced: VecDeque<(AppendId, LogIndex, Vec<Record>)>,
-    next_append: AppendId,
+    pub(super) unsynced: VecDeque<(AppendId, LogIndex, Vec<Record>)>,
+    pub(super) next_append: AppendId,
     hung_until: Tick,
     /// No append becomes durable before this.
     stalled_until: Tick,
@@ -47,7 +47,7 @@ pub struct Server {
 }
 
 #[derive(Debug)]
-enum Happening {
+pub(super) enum Happening {
     Message {
         from: ServerId,
         to: ServerId,
@@ -107,10 +107,10 @@ pub struct World {
     happenings: BTreeMap<(Tick, u64), Happening>,
     counter: u64,
     /// The links that are up, with the number of each.
-    links: BTreeMap<(ServerId, ServerId), u64>,
+    pub(super) links: BTreeMap<(ServerId, ServerId), u64>,
     pub cuts: BTreeSet<(ServerId, ServerId)>,
     /// The last arrival on each direction of each link, so that frames stay in order.
-    arrivals: BTreeMap<(ServerId, ServerId), Tick>,
+    pub(super) arrivals: BTreeMap<(ServerId, ServerId), Tick>,
     /// Every entry that anybody has said to be committed.
     pub committed: BTreeMap<LogIndex, Entry>,
     pub(super) leaders: BTreeMap<Term, ServerId>,
@@ -125,7 +125,7 @@ pub fn id(n: usize) -> ServerId {
     ServerId::new(&format!("s{n}")).unwrap()
 }
 
-fn pair(a: ServerId, b: ServerId) -> (ServerId, ServerId) {
+pub(super) fn pair(a: ServerId, b: ServerId) -> (ServerId, ServerId) {
     (a.min(b), a.max(b))
 }
 
@@ -376,11 +376,11 @@ impl World {
 
     // --- Time -------------------------------------------------------------------------------------
 
-    fn later(&mut self, span: Span, happening: Happening) {
+    pub(super) fn later(&mut self, span: Span, happening: Happening) {
         self.at(self.now.after(span), happening);
     }
 
-    fn at(&mut self, tick: Tick, happening: Happening) {
+    pub(super) fn at(&mut self, tick: Tick, happening: Happening) {
         self.counter += 1;
         self.happenings.insert((tick, self.counter), happening);
     }
@@ -553,218 +553,6 @@ impl World {
                 if self.servers[&at].boot == boot && self.is_up(at) {
                     self.store(at, id, offset, &bytes);
                 }
-            }
-        }
-    }
-
-    // --- What a server wants ----------------------------------------------------------------------
-
-    fn drain(&mut self, server: ServerId) {
-        let mut records = Vec::new();
-        while let Some(output) = self.servers.get_mut(&server).and_then(|it| it.cluster.as_mut()?.poll()) {
-            match output {
-                Output::Record(record) => records.push(record),
-                Output::Send(to, message) => self.send(server, to, message),
-                Output::Datagram(datagram) => self.multicast(server, &datagram),
-                Output::ReadEntries {
-                    follower,
-                    purpose,
-                    from,
-                    to,
-                    bytes_max,
-                } => {
-                    assert!(from <= to && bytes_max > 0);
-                    let it = &self.servers[&server];
-                    let entries = (from.0..=to.0.min(from.0 + 20)).map_while(|at| it.disk.entry(LogIndex(at)).cloned());
-                    let (entries, boot): (Vec<_>, _) = (entries.collect(), it.boot);
-                    let end = LogIndex(from.0 + entries.len() as u64);
-                    let bad = it.disk.bad.contains_key(&end) && entries.len() < 20 && end <= to;
-                    let damaged = bad.then_some(Hole { index: end, term: None });
-                    let delay = Span(self.rng.between(50, 2000));
-                    self.later(
-                        delay,
-                        Happening::Entries {
-                            at: server,
-                            boot,
-                            follower,
-                            purpose,
-                            from,
-                            entries,
-                            damaged,
-                        },
-                    );
-                }
-                Output::ReadDone { token, index } => {
-                    let it = self.servers.get_mut(&server).unwrap();
-                    let asked = it.reads.remove(&token).expect("a read is answered once");
-                    if let Some(index) = index {
-                        it.reads_done += 1;
-                        assert!(
-                            index >= asked,
-                            "{server} answers {index} from the past, {asked} was committed"
-                        );
-                    }
-                }
-                Output::LeaderChanged => {}
-                Output::Event { level, text } => self.events.push((self.now, server, level, text)),
-                Output::ReadCheckpoint { follower, id, offset } => {
-                    let it = &self.servers[&server];
-                    let found = it
-                        .disk
-                        .checkpoint
-                        .as_ref()
-                        .filter(|found| id.is_none_or(|id| id == found.id));
-                    // Small pieces, so that a transfer takes several.
-                    let piece = |found: &Checkpoint| {
-                        let rest = &found.bytes[(offset as usize).min(found.bytes.len())..];
-                        (found.id, offset, Blob::new(&rest[..rest.len().min(700)]))
-                    };
-                    let (piece, boot) = (found.map(piece), it.boot);
-                    let delay = Span(self.rng.between(50, 2000));
-                    self.later(
-                        delay,
-                        Happening::Piece {
-                            at: server,
-                            boot,
-                            follower,
-                            piece,
-                        },
-                    );
-                }
-                Output::StoreCheckpoint { id, offset, bytes } => {
-                    let boot = self.servers[&server].boot;
-                    let delay = Span(self.rng.between(50, 2000));
-                    self.later(
-                        delay,
-                        Happening::Store {
-                            at: server,
-                            boot,
-                            id,
-                            offset,
-                            bytes,
-                        },
-                    );
-                }
-                Output::Renounce(text) => {
-                    self.events
-                        .push((self.now, server, Level::Error, format!("renounces: {text}")));
-                    self.servers.get_mut(&server).unwrap().renounced = Some(text);
-                }
-                Output::Misconfigured(text) => self.misconfigured.push((server, text)),
-            }
-        }
-        self.persist(server, records);
-        self.check(server);
-    }
-
-    /// A piece of a checkpoint reaches the disk, and the whole takes its place in the cluster.
-    fn store(&mut self, server: ServerId, id: CheckpointId, offset: u64, bytes: &Blob) {
-        let whole = self.servers.values().filter_map(|it| it.disk.checkpoint.clone());
-        let whole = whole.into_iter().find(|found| found.id == id);
-        let it = self.servers.get_mut(&server).unwrap();
-        let next = it.disk.store(id, offset, bytes);
-        if next < id.bytes {
-            self.act(server, |cluster, now| cluster.checkpoint_stored(now, id, next));
-            return;
-        }
-        let Some(whole) = whole else {
-            return; // nobody has it any more; a real one says itself who the members are
-        };
-        assert_eq!(
-            it.disk.partial.as_ref().unwrap().1,
-            whole.bytes,
-            "a checkpoint comes as it is"
-        );
-        let members = whole.members.clone();
-        let now = self.now();
-        let it = self.servers.get_mut(&server).unwrap();
-        if it.cluster.as_mut().unwrap().checkpoint_installed(now, id, members) {
-            it.disk.checkpoint = Some(whole);
-            it.installed += 1;
-            it.applied = it.applied.max(id.at.index);
-            it.commit_seen = it.commit_seen.max(id.at.index);
-        }
-        self.drain(server);
-    }
-
-    fn persist(&mut self, server: ServerId, records: Vec<Record>) {
-        if records.is_empty() {
-            return;
-        }
-        let delay = Span(self.rng.between(100, 2000));
-        let it = self.servers.get_mut(&server).unwrap();
-        let (boot, id) = (it.boot, it.next_append);
-        it.next_append = id.next();
-        let cluster = it.cluster.as_mut().unwrap();
-        cluster.appended(id);
-        it.unsynced.push_back((id, cluster.commit(), records));
-        self.later(delay, Happening::Persisted { at: server, boot, id });
-    }
-
-    fn send(&mut self, from: ServerId, to: ServerId, message: Message) {
-        let disk = &self.servers[&from].disk;
-        match &message {
-            Message::VoteAnswer {
-                term, granted: true, ..
-            } => {
-                let promised = (*term, Some((to, self.servers[&to].directory)));
-                assert_eq!(
-                    (disk.state.term, disk.state.vote),
-                    promised,
-                    "{from} answers with a vote that isn't durable"
-                );
-            }
-            Message::AppendAnswer {
-                result: AppendResult::Matched { durable, received },
-                ..
-            } => {
-                assert!(durable <= received);
-                let hole = self.servers[&from].cluster.as_ref().and_then(Cluster::first_hole);
-                let end = hole.map_or(disk.last().index, LogIndex::previous);
-                assert!(*durable <= end, "{from} claims more than is on its disk");
-            }
-            _ => {}
-        }
-        let Some(&epoch) = self.links.get(&pair(from, to)) else {
-            return;
-        };
-        if self.rng.chance(self.chances.lose_message) {
-            return;
-        }
-        let mut arrival = self.now.after(Span(self.rng.between(50, 500)));
-        if self.rng.chance(self.chances.reorder) {
-            arrival = arrival.after(Span(self.rng.between(0, 20_000)));
-        } else {
-            let last = self.arrivals.entry((from, to)).or_default();
-            arrival = arrival.max(*last);
-            *last = arrival;
-        }
-        self.at(
-            arrival,
-            Happening::Message {
-                from,
-                to,
-                epoch,
-                message,
-            },
-        );
-    }
-
-    fn multicast(&mut self, from: ServerId, datagram: &Datagram) {
-        let directory = self.servers[&from].directory;
-        for to in self.ids() {
-            if to != from && self.is_up(to) && !self.rng.chance(self.chances.lose_datagram) {
-                let delay = Span(self.rng.between(50, 500));
-                let datagram = datagram.clone();
-                self.later(
-                    delay,
-                    Happening::Datagram {
-                        from,
-                        to,
-                        directory,
-                        datagram,
-                    },
-                );
             }
         }
     }

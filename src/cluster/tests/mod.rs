@@ -8,3 +8,4 @@ mod nonsense;
 mod random;
 mod repair;
 mod scenarios;
+mod wants;
