@@ -14,11 +14,11 @@ use sim::sabotage::Sabotage;
 use sim::shrink;
 
 /// Seeds of the standard mix that every run begins with.
-const FIXED_STANDARD: u64 = 300;
+const FIXED_STANDARD: u64 = 600;
 /// Seeds of the swarm.
-const FIXED_SWARM: u64 = 120;
+const FIXED_SWARM: u64 = 180;
 /// Seeds that the commit draws, of each mix.
-const DRAWN: u64 = 20;
+const DRAWN: u64 = 10;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.trim().parse().ok()

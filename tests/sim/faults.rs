@@ -60,7 +60,6 @@ impl World {
         if !self.storm {
             return;
         }
-        self.take_backups();
         let number = self.struck.len();
         if self.plan.faults_apart {
             self.fault_rng = Rng::new(mix(self.plan.seed ^ FAULT_DRAWS).wrapping_add(number as u64)).child();
@@ -86,6 +85,7 @@ impl World {
             return;
         }
         self.strike(number, fault, at, span);
+        self.take_backups();
     }
 
     /// The generator from which faults are drawn.
