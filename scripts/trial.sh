@@ -10,7 +10,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 bin=${SYNCNET_BIN:-$root/target/release}
 
 work='' base=0 servers=0 keep=''
-ids=() addresses=() helpers=()
+ids=() addresses=() helpers=() private=()
 declare -A pid_of=()
 
 # begin_trial NAME SERVERS: makes `work`, finds the ports, and fills `ids` and `addresses` (options -s of all servers).
@@ -100,9 +100,16 @@ TOML
     } >"$work/cluster.toml"
 }
 
+# apart COMMAND…: runs it without the descriptors in `private`: who reads from a pipe sees its end only when nobody else holds it.
+apart() {
+    local descriptor
+    for descriptor in "${private[@]}"; do exec {descriptor}>&-; done
+    exec "$@"
+}
+
 # start ID: its log goes on in the same file.
 start() {
-    "$bin/syncnetd" --config "$work/cluster.toml" --server-id "$1" --data-dir "$work/$1" \
+    apart "$bin/syncnetd" --config "$work/cluster.toml" --server-id "$1" --data-dir "$work/$1" \
         </dev/null >>"$work/$1.log" 2>&1 &
     pid_of[$1]=$!
 }
