@@ -12,8 +12,8 @@
 # every message was acknowledged. Ends nothing that it didn't start, and leaves nothing behind.
 
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-bin=${SYNCNET_BIN:-$root/target/release}
+# shellcheck source=trial.sh
+. "$(dirname "${BASH_SOURCE[0]}")/trial.sh"
 
 usage() {
     sed -n '3,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -44,114 +44,19 @@ if ((servers < 3 || servers > 9)); then
     exit 2
 fi
 
-if [[ -z ${SYNCNET_BIN:-} ]]; then
-    (cd "$root" && cargo build --release --locked --bins --target-dir "$root/target")
-fi
-
-work=$(mktemp -d "${TMPDIR:-/tmp}/syncnet-failover.XXXXXX")
-declare -A pid_of=()
-feeder='' sender=''
-
-# shellcheck disable=SC2317  # called by the trap
-cleanup() {
-    local pid
-    trap - EXIT
-    for pid in "$feeder" "$sender" "${pid_of[@]}"; do
-        [[ -n $pid ]] && kill -KILL "$pid" 2>/dev/null
-    done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-die() {
-    echo "$1" >&2
-    local log
-    for log in "$work"/*.log; do
-        [[ -e $log ]] || continue
-        echo "--- the end of ${log##*/}:" >&2
-        tail -n 10 "$log" >&2
-    done
-    exit 1
-}
-
-# Whether no socket of this machine has one of the ports.
-free() {
-    local port
-    for port; do
-        if grep -qi ":$(printf %04X "$port") " /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6 2>/dev/null; then
-            return 1
-        fi
-    done
-}
-
-# Below the range from which the system gives ports to outgoing connections.
-choose_ports() {
-    local try
-    for ((try = 0; try < 200; try++)); do
-        base=$((12000 + RANDOM % 180 * 100))
-        # shellcheck disable=SC2046
-        free $(seq "$base" $((base + 40))) && return
-    done
-    die "no free ports"
-}
-
-write_configuration() {
-    local n
-    cat <<TOML
-[cluster]
-name = "failover-gap"
-[heartbeat]
-multicast = "239.255.83.78:$((base + 40))"
-TOML
-    for ((n = 1; n <= servers; n++)); do
-        cat <<TOML
-[[server]]
-id = "server$n"
-ring_position = $((n - 1))
-host = "127.0.0.1"
-client_port = $((base + n))
-http_port = $((base + 10 + n))
-heartbeat_port = $((base + 20 + n))
-peer_port = $((base + 30 + n))
-TOML
-    done
-}
-
-start() {
-    "$bin/syncnetd" --config "$work/cluster.toml" --server-id "$1" --data-dir "$work/$1" \
-        </dev/null >>"$work/$1.log" 2>&1 &
-    pid_of[$1]=$!
-}
-
-addresses=()
-status() {
-    "$bin/syncnetctl" status --json --timeout 2 "${addresses[@]}"
-}
-
-# Waits until the cluster is healthy under its preferred leader: the highest ring position.
-settle() {
-    local deadline=$((SECONDS + 60)) json
-    until json=$(status 2>/dev/null) && [[ $json == *"\"leader\":\"server$servers\""* ]]; do
-        ((SECONDS < deadline)) || { status || true; die "the cluster was not healthy within 60 seconds"; }
-        sleep 0.1
-    done
-    # Leadership has come home: let the last gap of that pass.
+# Leadership has come home: let the last gap of that pass, too.
+quiet() {
+    settle
     sleep 0.5
 }
-
-now() { echo "${EPOCHREALTIME/[.,]/}"; }
 
 # The time of the last acknowledgement.
 last_ack() { tail -n 1 "$work/acks" 2>/dev/null | cut -d ' ' -f 1; }
 
-choose_ports
-write_configuration >"$work/cluster.toml"
-for ((n = 1; n <= servers; n++)); do addresses+=(-s "127.0.0.1:$((base + n))"); done
-for ((n = 1; n <= servers; n++)); do start "server$n"; done
-settle
+begin_trial failover "$servers"
+write_configuration failover-gap </dev/null
+for id in "${ids[@]}"; do start "$id"; done
+quiet
 
 # A line every so often, without starting a process for each wait: reading from a pipe that stays silent is a sleep.
 mkfifo "$work/silence" "$work/lines" "$work/answers"
@@ -190,8 +95,10 @@ fi
 export SYNCNET_KEY_FILE=$work/key
 feed >"$work/lines" &
 feeder=$!
+helpers+=("$feeder")
 "$bin/syncnet" send --json --only --timeout 60 -u failover "${to[@]}" gap <"$work/lines" >"$work/answers" 2>"$work/send.log" &
 sender=$!
+helpers+=("$sender")
 note <"$work/answers" >"$work/acks" 2>>"$work/send.log" &
 noter=$!
 
@@ -199,11 +106,10 @@ leader=server$servers
 printf '%d runs: the leader of %d servers is lost by %s, the client is connected to %s\n' "$runs" "$servers" "$fault" "$client"
 gaps=()
 for ((run = 1; run <= runs; run++)); do
-    settle
+    quiet
     lost=$(now)
     if [[ $fault == kill ]]; then
-        kill -KILL "${pid_of[$leader]}"
-        { wait "${pid_of[$leader]}" || true; } 2>/dev/null
+        lose "$leader"
     else
         kill -STOP "${pid_of[$leader]}"
     fi
@@ -224,13 +130,13 @@ for ((run = 1; run <= runs; run++)); do
         kill -CONT "${pid_of[$leader]}"
     fi
 done
-settle
+quiet
 
 touch "$work/stop"
-wait "$feeder" && feeder=''
+wait "$feeder" || true
 code=0
 wait "$sender" || code=$?
-sender=''
+helpers=()
 wait "$noter" || true
 fed=$(<"$work/fed")
 acknowledged=$(wc -l <"$work/acks")

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "processes/contract.rs"]
 mod contract;
+#[path = "processes/damage.rs"]
+mod damage;
 #[path = "processes/faults.rs"]
 mod faults;
 #[path = "processes/strangers.rs"]

@@ -272,28 +272,3 @@ fn a_wrong_configuration_is_told_by_file_and_line() {
     }
     assert!(!cluster.path("data").exists(), "checking makes no data");
 }
-
-#[test]
-fn damaged_data_is_refused_by_file_and_offset() {
-    let mut cluster = Cluster::start(Options::default());
-    let lines: Vec<String> = (1..=200).map(|n| format!("line {n}")).collect();
-    cluster.syncnet(&["send", "ops"], &lines.join("\n")).code(0);
-    assert_eq!(cluster.stop("server1").0.code(), Some(0));
-    let segment = fs::read_dir(cluster.path("server1/log"))
-        .expect("the log")
-        .map(|entry| entry.expect("a segment").path())
-        .min()
-        .expect("a segment");
-    let mut bytes = fs::read(&segment).expect("a segment");
-    let at = bytes
-        .windows(6)
-        .position(|w| w == b"line 7")
-        .expect("the message is in the log");
-    bytes[at] ^= 1;
-    fs::write(&segment, bytes).expect("a segment");
-    let ran = run(cluster.server_command("server1"), "").code(5);
-    let name = segment.file_name().expect("a file").to_string_lossy().into_owned();
-    assert!(ran.stderr.contains("damaged:") && ran.stderr.contains(&name), "{ran:?}");
-    // The others don't mind.
-    cluster.syncnet(&["send", "ops", "still here"], "").code(0);
-}

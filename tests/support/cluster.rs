@@ -72,10 +72,12 @@ pub struct Options {
     pub unicast: bool,
     /// With a secret.
     pub secret: bool,
+    /// One server instead of three.
+    pub alone: bool,
 }
 
 impl Cluster {
-    /// Writes the configuration of a cluster of three, and starts nothing.
+    /// Writes the configuration of a cluster of three (or of one), and starts nothing.
     pub fn configured(options: Options) -> Cluster {
         let dir = TempDir::with_prefix("syncnet-test-").expect("a temporary directory");
         let mut toml = format!("[cluster]\nname = \"test\"\n{}\n", options.cluster);
@@ -91,7 +93,7 @@ impl Cluster {
             toml += &format!("[heartbeat]\nmulticast = \"239.255.83.78:{multicast_port}\"\n");
         }
         let mut servers = Vec::new();
-        for n in 0..3 {
+        for n in 0..if options.alone { 1 } else { 3 } {
             let server = Server {
                 id: format!("server{}", n + 1),
                 client_port: tcp_port(),
@@ -118,11 +120,11 @@ impl Cluster {
         }
     }
 
-    /// Three servers, healthy.
+    /// All servers started, and healthy.
     pub fn start(options: Options) -> Cluster {
         let mut cluster = Cluster::configured(options);
         cluster.launch_all();
-        cluster.await_leader("server3");
+        cluster.await_leader(if options.alone { "server1" } else { "server3" });
         cluster
     }
 
@@ -161,8 +163,9 @@ impl Cluster {
 
     /// Starts all servers.
     pub fn launch_all(&mut self) {
-        for id in ["server1", "server2", "server3"] {
-            self.launch(id);
+        let ids: Vec<String> = self.servers.iter().map(|server| server.id.clone()).collect();
+        for id in ids {
+            self.launch(&id);
         }
     }
 
