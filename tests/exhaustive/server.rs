@@ -9,7 +9,7 @@ use syncnet::cluster::members::encode_members;
 use syncnet::cluster::message::{
     AppendResult, Datagram, Entry, EntryKind, HardState, LogPosition, Member, Members, Message, Record, Recovered,
 };
-use syncnet::cluster::{Cluster, Output, Role};
+use syncnet::cluster::{Cluster, Identity, Output, Role};
 use syncnet::config::Config;
 use syncnet::types::{
     AppendId, Blob, Boot, ClusterId, DirectoryId, Level, LogIndex, Now, RingPosition, ServerId, Span, Term, Tick,
@@ -71,6 +71,8 @@ impl Disk {
                 self.log.truncate(at - 1);
                 self.log.push((entry.clone(), *chain));
             }
+            // No disk of the model loses anything that it had, and no log is cut at its beginning.
+            Record::Fill { .. } | Record::Base { .. } => return Err("a repair without damage".to_owned()),
         }
         Ok(())
     }
@@ -91,7 +93,7 @@ impl Disk {
                 .map_or(LogPosition::default(), |(entry, _)| position(entry)),
             last_chain: self.log.last().map_or(0, |&(_, chain)| chain),
             terms,
-            members: self.log.first().map(|(entry, _)| entry.clone()),
+            members: self.log.first().map(|(entry, _)| entry.clone()).into_iter().collect(),
             ..Default::default()
         }
     }
@@ -278,9 +280,12 @@ impl Server {
         let (recovered, seed) = (self.disk.recovered(), self.at as u64 + 1);
         self.cluster = Some(Cluster::new(
             Arc::clone(config),
-            id(self.at),
-            directory(self.at),
-            self.boot,
+            Identity {
+                server: id(self.at),
+                directory: directory(self.at),
+                boot: self.boot,
+                replaced: false,
+            },
             recovered,
             self.now(),
             seed,
@@ -378,7 +383,16 @@ impl Server {
                         done.tokens.push((at(to), Datagram::Token { to, group, token }));
                     }
                     Output::Datagram(heartbeat) => done.heartbeat = Some(heartbeat),
-                    Output::ReadEntries { follower, from, to, .. } => reads.push((follower, from, to)),
+                    Output::ReadEntries {
+                        follower,
+                        purpose,
+                        from,
+                        to,
+                        ..
+                    } => reads.push((follower, purpose, from, to)),
+                    Output::ReadCheckpoint { .. } | Output::StoreCheckpoint { .. } | Output::Renounce(_) => {
+                        return Err(format!("{} needs a checkpoint, or begins anew", id(self.at)));
+                    }
                     Output::ReadDone { .. } | Output::LeaderChanged => {}
                     Output::Event { level, text } => {
                         if level == Level::Error {
@@ -403,10 +417,10 @@ impl Server {
             if reads.is_empty() {
                 return Ok(());
             }
-            for (follower, from, to) in reads {
+            for (follower, purpose, from, to) in reads {
                 let wanted = |entry: &&Entry| from <= entry.index && entry.index <= to;
                 let entries = self.log.iter().filter(wanted).cloned().collect();
-                cluster.entries_read(now, follower, from, entries);
+                cluster.entries_read(now, follower, purpose, from, entries);
             }
         }
     }
