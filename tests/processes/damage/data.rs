@@ -73,7 +73,7 @@ pub fn segments(data: &Path) -> Vec<PathBuf> {
     files(&data.join("log"), "seg")
 }
 
-/// The records of a segment, in their order, up to where its zeros begin.
+/// The records of a segment, in their order, up to where its zeros begin: none in one that is only prepared.
 pub fn records(segment: &Path) -> Vec<Place> {
     let bytes = read(segment);
     let mut found = Vec::new();
@@ -97,7 +97,6 @@ pub fn records(segment: &Path) -> Vec<Place> {
         });
         offset += HEADER + payload.next_multiple_of(8);
     }
-    assert!(!found.is_empty(), "no record in {}", segment.display());
     found
 }
 
