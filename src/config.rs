@@ -100,6 +100,8 @@ pub struct LogConfig {
     pub segment_size: u64,
     /// Log entries between two checkpoints.
     pub checkpoint_every: u64,
+    /// Replicas compare digests of their state at every index that this divides: `limits::DIGEST_EVERY`, but for trials.
+    pub digest_every: u64,
     /// What is kept.
     pub retention: Retention,
 }

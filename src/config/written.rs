@@ -307,6 +307,7 @@ impl Checker<'_> {
         Ok(LogConfig {
             segment_size,
             checkpoint_every,
+            digest_every: limits::DIGEST_EVERY,
             retention,
         })
     }

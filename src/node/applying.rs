@@ -140,7 +140,7 @@ impl Node {
                 }
             },
         }
-        if index.0.is_multiple_of(limits::DIGEST_EVERY) {
+        if index.0.is_multiple_of(self.config.log.digest_every) {
             self.cluster.digest(index, self.state.digest());
         }
         if index.0.is_multiple_of(self.config.log.checkpoint_every) {

@@ -32,6 +32,7 @@ pub(super) fn config(retention: Retention) -> Config {
         log: LogConfig {
             segment_size: 1 << 20,
             checkpoint_every: 1000,
+            digest_every: limits::DIGEST_EVERY,
             retention,
         },
         chat: ChatConfig {

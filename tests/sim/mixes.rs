@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use syncnet::config::{Election, LeaderMode, Routing};
-use syncnet::limits;
+use syncnet::config::{Election, LeaderMode, Retention, Routing};
 use syncnet::rng::Rng;
 use syncnet::types::Span;
 
@@ -56,6 +55,8 @@ impl Mix {
 fn wider(mut plan: Plan) -> Plan {
     let mut rng = Rng::new(plan.seed ^ 0x71DE_5EED);
     plan.faults_apart = true;
+    let seed = plan.seed;
+    small_storage(&mut plan, seed);
     if plan.servers() == 5 && rng.chance(40) {
         let mut rings: Vec<u16> = (0..7).collect();
         rng.shuffle(&mut rings);
@@ -87,6 +88,22 @@ fn wider(mut plan: Plan) -> Plan {
     plan
 }
 
+/// Checkpoints often, segments of a few records, and history that is given up: what a large cluster does in months.
+fn small_storage(plan: &mut Plan, seed: u64) {
+    let mut rng = Rng::new(seed ^ 0x5707_A6E5);
+    let mut config = (*plan.config).clone();
+    let log = &mut config.log;
+    log.segment_size = *rng.pick(&[8, 16, 32, 128]).expect("four") * 1024;
+    log.checkpoint_every = *rng.pick(&[5, 25, 100, 400, 100_000]).expect("five");
+    log.digest_every = *rng.pick(&[4, 32, 1024]).expect("three");
+    log.retention = match rng.below(4) {
+        0 | 1 => Retention::Forever,
+        2 => Retention::Size(log.segment_size * rng.between(2, 8)),
+        _ => Retention::Age(Span::from_ms(rng.between(2_000, 20_000))),
+    };
+    plan.config = Arc::new(config);
+}
+
 /// Names and sessions of silent people go within seconds.
 fn age_fast(plan: &mut Plan, rng: &mut Rng) {
     let mut config = (*plan.config).clone();
@@ -113,8 +130,6 @@ fn standard(seed: u64) -> Plan {
     if rng.chance(10) {
         config.secret = None;
     }
-    let segments = [32 * 1024, 128 * 1024, limits::SEGMENT_BYTES_MIN];
-    config.log.segment_size = *rng.pick(&segments).expect("three");
     let quick = rng.between(50, 500);
     let slow_disk = *rng.pick(&[300, 2_000, 10_000]).expect("three");
     let mut delay = |high: u64| Delay {
@@ -126,6 +141,7 @@ fn standard(seed: u64) -> Plan {
     let mut plan = Plan::calm(3);
     plan.seed = seed;
     plan.config = Arc::new(config);
+    small_storage(&mut plan, seed);
     (plan.link, plan.datagram, plan.client) = (link, datagram, client);
     plan.loss = if rng.chance(50) { rng.between(0, 30) } else { 0 };
     plan.repeat = if rng.chance(50) { rng.between(0, 20) } else { 0 };

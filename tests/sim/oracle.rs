@@ -475,6 +475,16 @@ impl Oracle {
         Some(Position(at as u64 + 1))
     }
 
+    /// Whether there is a message among the items of a room from one position up to another, which isn't among them; `None` if some
+    /// of them are still to be shown.
+    pub fn skipped(&self, room: RoomId, from: Position, to: Position) -> Option<bool> {
+        let items = self.rooms.get(&room).map_or(&[][..], Vec::as_slice);
+        let from = from.0.saturating_sub(1) as usize;
+        let skipped = items.get(from..to.0.saturating_sub(1) as usize)?;
+        let gone = skipped.iter().all(|made| made.index <= self.model.trimmed());
+        gone.then(|| skipped.iter().any(|made| made.seq != Seq(0)))
+    }
+
     /// The room's last item.
     pub fn last_position(&self, room: RoomId) -> Position {
         Position(self.rooms.get(&room).map_or(0, |items| items.len() as u64))

@@ -343,7 +343,8 @@ impl World {
             }
             Event::Item(item) => self.read_item(at, &item),
             Event::Gap { room, positions, .. } => {
-                Err(format!("a reader of room {room} is told of a gap: {positions:?}"))
+                self.counts.one("gaps told");
+                self.gap(at, room, positions)
             }
             Event::End { room, fresh } => self.reading_ended(at, room, fresh),
             Event::SubscribeRefused { room, code, .. } => {
@@ -515,7 +516,12 @@ impl World {
             (None, From::AfterSeq(seq)) => after(seq),
             (None, From::Last(_)) => None,
         };
-        if expected.is_some_and(|expected| expected != item.position) {
+        let skips = expected.is_some_and(|expected| {
+            let skipped = self.oracle.skipped(item.room, expected, item.position);
+            // Where nothing but joins and the like is gone, nothing is said.
+            expected != item.position && skipped != Some(false)
+        });
+        if skips {
             return Err(format!(
                 "{name} is shown room {} at {}, and {expected:?} was due",
                 item.room, item.position
@@ -531,6 +537,34 @@ impl World {
                 other => format!("({other:?})"),
             };
             person.lines.push((item.room, text));
+        }
+        Ok(())
+    }
+
+    /// A reader is told that items are gone: none of them may be one that is still to be shown.
+    fn gap(&mut self, at: usize, room: RoomId, (first, last): (Position, Position)) -> Result<(), String> {
+        let name = &self.people[at].name;
+        let Some(reading) = self.people[at].readings.get(&room) else {
+            return Err(format!("{name} is told of a gap in room {room}, which it doesn't read"));
+        };
+        let due = match (reading.next, reading.from) {
+            (Some(next), _) => next,
+            (None, From::Position(position)) => position,
+            (None, From::AfterSeq(seq)) => self.oracle.position_of(room, seq).map_or(Position(1), Position::next),
+            (None, From::Last(_)) => Position(1),
+        };
+        if first != Position(0) && first != due {
+            return Err(format!(
+                "{name} is told of a gap in room {room} from {first} on, and {due} was due"
+            ));
+        }
+        if self.oracle.skipped(room, due, last.next()).is_none() {
+            return Err(format!(
+                "{name} is told of a gap in room {room} up to {last}, and not all of that is gone"
+            ));
+        }
+        if let Some(reading) = self.people[at].readings.get_mut(&room) {
+            reading.next = Some(last.next());
         }
         Ok(())
     }

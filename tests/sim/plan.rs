@@ -197,6 +197,7 @@ pub fn config(servers: usize, rings: &[u16]) -> Config {
         log: LogConfig {
             segment_size: limits::SEGMENT_BYTES_MIN,
             checkpoint_every: 100_000,
+            digest_every: limits::DIGEST_EVERY,
             retention: Retention::Forever,
         },
         chat: ChatConfig {

@@ -210,6 +210,7 @@ pub fn config(servers: usize, election: Election, leader: LeaderMode) -> Config 
         log: LogConfig {
             segment_size: 1 << 20,
             checkpoint_every: 1000,
+            digest_every: crate::limits::DIGEST_EVERY,
             retention: Retention::Forever,
         },
         chat: ChatConfig {
