@@ -377,7 +377,12 @@ impl Entries {
     fn put(&mut self, index: LogIndex, lsn: Lsn) {
         self.void(index);
         let at = (index.0 - self.first.0) as usize;
-        assert!(at <= self.places.len(), "the entries of a group follow each other");
+        assert!(
+            at <= self.places.len(),
+            "the entries of a group follow each other: {index} after {} of {}",
+            self.places.len(),
+            self.first
+        );
         self.places.push(lsn.0 / ALIGNMENT);
     }
 

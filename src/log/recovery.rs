@@ -18,6 +18,7 @@ use super::payload::Head;
 use super::prewrite::Prewriter;
 use super::reader::Reader;
 use super::record::Kind;
+use super::sealed;
 use super::segment::{self, FOLDER, Segment, write_zeros};
 use super::skipped::{Indexed, indexed, join_terms};
 use super::start::{first_of, read_heads, walk_from};
@@ -367,11 +368,22 @@ fn make_durable<D: Disk>(
     let wiped = (stop.offset + LOG_UNSYNCED_BYTES_MAX as u64).max(used);
     write_zeros(file, stop.offset, wiped.min(segment.size)).map_err(in_file(&name))?;
     file.sync_data().map_err(in_file(&name))?;
+    // It may have been full for a moment, and have got its index file, before the head of the next one was durable. Now it goes on.
+    remove_index(disk, *segment)?;
     for (later, _) in segments.drain(stop.at + 1..) {
+        remove_index(disk, later)?;
         disk.remove(&later.file()).map_err(in_file(&later.file()))?;
     }
     disk.sync_dir(FOLDER).map_err(in_file(FOLDER))?;
     Ok(stop.offset - from)
+}
+
+fn remove_index<D: Disk>(disk: &D, segment: Segment) -> Result<(), OpenError> {
+    let name = sealed::file_name(segment.base);
+    match disk.remove(&name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(in_file(&name)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn assemble<D: Disk>(

@@ -78,7 +78,7 @@ pub const MORE_FAULTS: [Fault; 7] = [
 /// What only a server survives that repairs itself from its peers.
 pub const DAMAGES: [Fault; 2] = [Fault::FlippedBit, Fault::LostDisk];
 /// Whether servers repair themselves: until they do, their disks are spared.
-pub const SERVERS_REPAIR: bool = false;
+pub const SERVERS_REPAIR: bool = true;
 
 pub const FAULTS: [Fault; 19] = [
     Fault::Kill,
