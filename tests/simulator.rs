@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use sim::minimums::minimums;
 use sim::mixes::Mix;
-use sim::run::{Case, Failure, run_many};
+use sim::run::{Case, Failure, Many, run_many};
 use sim::sabotage::Sabotage;
 use sim::shrink;
 
@@ -64,28 +64,16 @@ fn commit_seeds() -> Vec<u64> {
     (0..DRAWN).map(|n| (first << 8) + n).collect()
 }
 
-/// The seconds that this process has had of the cores: what a seed costs, whoever else is at work on the machine.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the program's name: fields 14 and 15, in hundredths of a second on Linux.
-    let fields = stat
-        .rsplit_once(')')
-        .map_or("", |(_, fields)| fields)
-        .split_whitespace();
-    let ticks: u64 = fields
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    ticks as f64 / 100.0
-}
-
 /// Runs so many seeds of a mix from one on, says what they saw, and fails if a seed does or if they haven't seen enough.
 fn all_hold(mix: Mix, from: u64, count: u64, threads: usize, failures_max: usize) {
     let cases: Vec<Case> = (from..from + count).map(|seed| Case::new(mix, seed)).collect();
-    let (began, busy) = (Instant::now(), cpu_seconds());
-    let (counts, failures) = run_many(&cases, threads, failures_max);
-    let (real, busy) = (began.elapsed().as_secs_f64(), cpu_seconds() - busy);
+    let began = Instant::now();
+    let Many {
+        counts,
+        failures,
+        core_seconds,
+    } = run_many(&cases, threads, failures_max);
+    let real = began.elapsed().as_secs_f64();
     let seconds = counts.get("virtual milliseconds") as f64 / 1000.0;
     print!("{}", counts.lines());
     println!(
@@ -95,8 +83,8 @@ fn all_hold(mix: Mix, from: u64, count: u64, threads: usize, failures_max: usize
         failures.len(),
         count as f64 / real,
         seconds / real,
-        busy * 1000.0 / count as f64,
-        seconds / busy
+        core_seconds * 1000.0 / count as f64,
+        seconds / core_seconds
     );
     if !failures.is_empty() {
         fail_with(&failures);
@@ -124,7 +112,7 @@ fn seeds_that_once_failed_and_those_of_the_commit_hold() {
     let drawn = commit_seeds().into_iter();
     let drawn = drawn.flat_map(|seed| [Case::new(Mix::Standard, seed), Case::new(Mix::Swarm, seed)]);
     let cases: Vec<Case> = kept_cases().into_iter().chain(drawn).collect();
-    let (_, failures) = run_many(&cases, 1, 3);
+    let failures = run_many(&cases, 1, 3).failures;
     if !failures.is_empty() {
         fail_with(&failures);
     }
