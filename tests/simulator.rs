@@ -7,11 +7,13 @@ mod sim;
 
 use std::time::Instant;
 
+use sim::clock::{Clock, RIGHT};
 use sim::minimums::minimums;
 use sim::mixes::Mix;
 use sim::run::{Case, Failure, Many, run_many};
 use sim::sabotage::Sabotage;
 use sim::shrink;
+use syncnet::types::Tick;
 
 /// Seeds of the standard mix that every run begins with.
 const FIXED_STANDARD: u64 = 600;
@@ -123,6 +125,25 @@ fn a_seed_means_the_same_every_time() {
     for mix in [Mix::Standard, Mix::Swarm, Mix::Early] {
         let case = Case::new(mix, 7);
         assert_eq!(case.run().counts, case.run().counts);
+    }
+}
+
+/// A turn that is planned for a deadline must find it due, or the server would turn for ever; and no clock may go back.
+#[test]
+fn clocks_at_any_rate_never_go_back_and_wake_nobody_early() {
+    let mut rng = syncnet::rng::Rng::new(5);
+    let (mut clock, mut now) = (Clock::new(), Tick(0));
+    clock.start_at(1 << 39, now);
+    for _ in 0..10_000 {
+        let before = clock.now(now).tick;
+        if rng.chance(10) {
+            clock.run_at(rng.between(RIGHT / 2, RIGHT * 2), now);
+        }
+        now = Tick(now.0 + rng.below(1_000));
+        assert!(clock.now(now).tick >= before);
+        let deadline = Tick(clock.now(now).tick.0 + rng.below(1_000_000));
+        let woken = clock.world_time(deadline);
+        assert!(woken >= now && clock.now(woken).tick >= deadline);
     }
 }
 
