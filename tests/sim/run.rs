@@ -9,7 +9,7 @@ use syncnet::types::{LogIndex, Span};
 
 use super::counts::Counts;
 use super::faults::Struck;
-use super::mixes::{Mix, STANDARD_OPERATIONS_MIN};
+use super::mixes::{Mix, STANDARD_OPERATIONS_MIN, STANDARD_SPAN};
 use super::plan::{Fault, server_id};
 use super::sabotage::Sabotage;
 use super::server::{open_log, read_entries};
@@ -150,6 +150,13 @@ fn live(world: &mut World) {
     let storm = world.plan.storm;
     if !world.run_for(Span(peace.0 + storm.0)) {
         return;
+    }
+    // A minute and some more, if people were held up for long.
+    let late = world.now.after(STANDARD_SPAN);
+    while world.plan.standard && world.now < late && world.counts.get("client operations") < STANDARD_OPERATIONS_MIN {
+        if !world.run_for(Span::from_ms(1_000)) {
+            return;
+        }
     }
     world.heal_all();
     let slower = world.plan.config.timing.election_timeout.0 / 500_000;
