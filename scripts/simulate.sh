@@ -42,7 +42,7 @@ fi
 echo "$seeds seeds from $from, mix $mix, $jobs at a time"
 if SYNCNET_SEEDS=$seeds SYNCNET_FROM=$from SYNCNET_JOBS=$jobs \
     cargo test --release --quiet --test simulator many -- --exact --nocapture; then
-    echo "all $seeds seeds kept every promise"
+    echo "all $seeds seeds of each mix ($mix) kept every promise"
 else
     echo "some seeds failed, or saw too little: the lines above say which, and how to replay them" >&2
     exit 1

@@ -7,11 +7,13 @@ mod sim;
 
 use std::time::Instant;
 
+use sim::clock::{Clock, RIGHT};
 use sim::minimums::minimums;
 use sim::mixes::Mix;
-use sim::run::{Case, Failure, run_many};
+use sim::run::{Case, Failure, Many, run_many};
 use sim::sabotage::Sabotage;
 use sim::shrink;
+use syncnet::types::Tick;
 
 /// Seeds of the standard mix that every run begins with.
 const FIXED_STANDARD: u64 = 600;
@@ -64,28 +66,16 @@ fn commit_seeds() -> Vec<u64> {
     (0..DRAWN).map(|n| (first << 8) + n).collect()
 }
 
-/// The seconds that this process has had of the cores: what a seed costs, whoever else is at work on the machine.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the program's name: fields 14 and 15, in hundredths of a second on Linux.
-    let fields = stat
-        .rsplit_once(')')
-        .map_or("", |(_, fields)| fields)
-        .split_whitespace();
-    let ticks: u64 = fields
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    ticks as f64 / 100.0
-}
-
 /// Runs so many seeds of a mix from one on, says what they saw, and fails if a seed does or if they haven't seen enough.
 fn all_hold(mix: Mix, from: u64, count: u64, threads: usize, failures_max: usize) {
     let cases: Vec<Case> = (from..from + count).map(|seed| Case::new(mix, seed)).collect();
-    let (began, busy) = (Instant::now(), cpu_seconds());
-    let (counts, failures) = run_many(&cases, threads, failures_max);
-    let (real, busy) = (began.elapsed().as_secs_f64(), cpu_seconds() - busy);
+    let began = Instant::now();
+    let Many {
+        counts,
+        failures,
+        core_seconds,
+    } = run_many(&cases, threads, failures_max);
+    let real = began.elapsed().as_secs_f64();
     let seconds = counts.get("virtual milliseconds") as f64 / 1000.0;
     print!("{}", counts.lines());
     println!(
@@ -95,8 +85,8 @@ fn all_hold(mix: Mix, from: u64, count: u64, threads: usize, failures_max: usize
         failures.len(),
         count as f64 / real,
         seconds / real,
-        busy * 1000.0 / count as f64,
-        seconds / busy
+        core_seconds * 1000.0 / count as f64,
+        seconds / core_seconds
     );
     if !failures.is_empty() {
         fail_with(&failures);
@@ -124,7 +114,7 @@ fn seeds_that_once_failed_and_those_of_the_commit_hold() {
     let drawn = commit_seeds().into_iter();
     let drawn = drawn.flat_map(|seed| [Case::new(Mix::Standard, seed), Case::new(Mix::Swarm, seed)]);
     let cases: Vec<Case> = kept_cases().into_iter().chain(drawn).collect();
-    let (_, failures) = run_many(&cases, 1, 3);
+    let failures = run_many(&cases, 1, 3).failures;
     if !failures.is_empty() {
         fail_with(&failures);
     }
@@ -135,6 +125,25 @@ fn a_seed_means_the_same_every_time() {
     for mix in [Mix::Standard, Mix::Swarm, Mix::Early] {
         let case = Case::new(mix, 7);
         assert_eq!(case.run().counts, case.run().counts);
+    }
+}
+
+/// A turn that is planned for a deadline must find it due, or the server would turn for ever; and no clock may go back.
+#[test]
+fn clocks_at_any_rate_never_go_back_and_wake_nobody_early() {
+    let mut rng = syncnet::rng::Rng::new(5);
+    let (mut clock, mut now) = (Clock::new(), Tick(0));
+    clock.start_at(1 << 39, now);
+    for _ in 0..10_000 {
+        let before = clock.now(now).tick;
+        if rng.chance(10) {
+            clock.run_at(rng.between(RIGHT / 2, RIGHT * 2), now);
+        }
+        now = Tick(now.0 + rng.below(1_000));
+        assert!(clock.now(now).tick >= before);
+        let deadline = Tick(clock.now(now).tick.0 + rng.below(1_000_000));
+        let woken = clock.world_time(deadline);
+        assert!(woken >= now && clock.now(woken).tick >= deadline);
     }
 }
 

@@ -63,11 +63,7 @@ impl World {
                 self.later(span.times(3), Happening::Heal(Healing::Person(person)));
             }
             Fault::FlippedBit => self.flip_some_bit(at),
-            Fault::LostDisk => {
-                if self.lose_disk(at) {
-                    self.later(span, Happening::Heal(Healing::Start(at)));
-                }
-            }
+            Fault::LostDisk => self.lose_disk(at, span),
             _ => {}
         }
     }
@@ -150,9 +146,9 @@ impl World {
     }
 
     /// The whole data directory of a server is gone.
-    fn lose_disk(&mut self, at: usize) -> bool {
+    fn lose_disk(&mut self, at: usize, span: Span) {
         if !self.others_hold_everything(at) {
-            return false;
+            return;
         }
         self.counts.one("disks lost");
         self.kill(at);
@@ -165,7 +161,7 @@ impl World {
         server.reached = Lsn(0);
         server.damaged = true;
         self.oracle.disk_lost(at);
-        true
+        self.later(span, Happening::Heal(Healing::Start(at)));
     }
 }
 

@@ -452,11 +452,10 @@ impl World {
         }
     }
 
-    pub fn datagram_arrives(&mut self, from: usize, to: usize, bytes: &[u8]) {
+    pub fn datagram_arrives(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
         if self.net.datagrams_cut[self.net.pair(from, to)] {
             return;
         }
-        let bytes = bytes.to_vec();
         self.arrive(to, Arrival::Datagram { from, bytes });
     }
 

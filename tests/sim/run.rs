@@ -9,7 +9,7 @@ use syncnet::types::{LogIndex, Span};
 
 use super::counts::Counts;
 use super::faults::Struck;
-use super::mixes::{Mix, STANDARD_OPERATIONS_MIN};
+use super::mixes::{Mix, STANDARD_OPERATIONS_MIN, STANDARD_SPAN};
 use super::plan::{Fault, server_id};
 use super::sabotage::Sabotage;
 use super::server::{open_log, read_entries};
@@ -151,6 +151,13 @@ fn live(world: &mut World) {
     if !world.run_for(Span(peace.0 + storm.0)) {
         return;
     }
+    // A minute and some more, if people were held up for long.
+    let late = world.now.after(STANDARD_SPAN);
+    while world.plan.standard && world.now < late && world.counts.get("client operations") < STANDARD_OPERATIONS_MIN {
+        if !world.run_for(Span::from_ms(1_000)) {
+            return;
+        }
+    }
     world.heal_all();
     let slower = world.plan.config.timing.election_timeout.0 / 500_000;
     let most = Span(WELL_WITHIN.0 * slower.max(1) + CLIENTS_WITHIN.0);
@@ -211,29 +218,59 @@ fn compare_logs(world: &mut World, at: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs cases on so many threads, until so many fail or all are done. Gives what was seen, and the failures.
-pub fn run_many(cases: &[Case], threads: usize, failures_max: usize) -> (Counts, Vec<Failure>) {
+/// What came of many cases.
+#[derive(Debug, Default)]
+pub struct Many {
+    pub counts: Counts,
+    pub failures: Vec<Failure>,
+    /// The time that the threads had of their cores: what it cost, whoever else is at work on the machine.
+    pub core_seconds: f64,
+}
+
+/// Runs cases on so many threads, until so many fail or all are done.
+pub fn run_many(cases: &[Case], threads: usize, failures_max: usize) -> Many {
     let next = AtomicU64::new(0);
-    let seen = Mutex::new((Counts::default(), Vec::new()));
+    let seen = Mutex::new(Many::default());
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed) as usize;
+            let Some(case) = cases.get(at) else { return };
+            let Outcome { counts, failure } = case.run();
+            let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            seen.counts.merge(&counts);
+            if let Some(failure) = failure {
+                println!("{}", failure.line());
+                seen.failures.push(failure);
+            }
+            if seen.failures.len() >= failures_max {
+                return;
+            }
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed) as usize;
-                    let Some(case) = cases.get(at) else { return };
-                    let Outcome { counts, failure } = case.run();
-                    let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    seen.0.merge(&counts);
-                    if let Some(failure) = failure {
-                        println!("{}", failure.line());
-                        seen.1.push(failure);
-                    }
-                    if seen.1.len() >= failures_max {
-                        return;
-                    }
-                }
+                work();
+                let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                seen.core_seconds += core_seconds();
             });
         }
     });
     seen.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The seconds that this thread has had of its core.
+fn core_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    // Behind the thread's name: fields 14 and 15, in hundredths of a second on Linux.
+    let fields = stat
+        .rsplit_once(')')
+        .map_or("", |(_, fields)| fields)
+        .split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    ticks as f64 / 100.0
 }

@@ -59,6 +59,8 @@ pub struct Server {
     pub(super) rng: Rng,
     pub clock: Clock,
     turn_at: Option<Tick>,
+    /// When turns are planned, also such as an earlier one has made pointless.
+    turns_planned: Vec<Tick>,
     turns: (Tick, u32),
     pub disk_factor: u64,
     pub disk_hangs_until: Tick,
@@ -110,6 +112,7 @@ impl Server {
             rng: rng.child(),
             clock: Clock::new(),
             turn_at: None,
+            turns_planned: Vec::new(),
             turns: (Tick(0), 0),
             disk_factor: 1,
             disk_hangs_until: Tick(0),
@@ -259,6 +262,7 @@ impl World {
         server.frozen.clear();
         server.inbox.clear();
         server.turn_at = None;
+        server.turns_planned.clear();
         self.net_ended(at, machine_goes_on);
         self.streams_ended(at, machine_goes_on);
     }
@@ -350,12 +354,22 @@ impl World {
             return;
         }
         server.turn_at = Some(when);
+        // The early swarm planned the same turn anew each time, and its seeds mean that.
+        if self.plan.faults_apart {
+            if server.turns_planned.contains(&when) {
+                return;
+            }
+            server.turns_planned.push(when);
+        }
         let life = server.life;
         self.at(when, Happening::Turn { server: at, life });
     }
 
     pub fn turn(&mut self, at: usize, life: u64) {
         let server = &mut self.servers[at];
+        if server.life == life {
+            server.turns_planned.retain(|&planned| planned > self.now);
+        }
         if server.life != life || server.turn_at.is_none_or(|planned| planned > self.now) {
             return;
         }
@@ -368,7 +382,10 @@ impl World {
         if *turns > TURNS_MAX {
             return self.fail(format!("{} never rests: {TURNS_MAX} turns in 100 ms", server_id(at)));
         }
-        for arrival in std::mem::take(&mut self.servers[at].inbox) {
+        for _ in 0..self.servers[at].inbox.len() {
+            let Some(arrival) = self.servers[at].inbox.pop_front() else {
+                break;
+            };
             for input in self.read_socket(at, arrival) {
                 self.step(at, input);
             }

@@ -222,7 +222,7 @@ impl World {
             } => self.bits_arrive(from, to, epoch, bits, number),
             Happening::Dial { from, to } => self.dial(from, to),
             Happening::Silence { at, of, epoch } => self.check_silence(at, of, epoch),
-            Happening::Datagram { from, to, bytes } => self.datagram_arrives(from, to, &bytes),
+            Happening::Datagram { from, to, bytes } => self.datagram_arrives(from, to, bytes),
             Happening::Stream {
                 conn,
                 to_server,
