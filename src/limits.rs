@@ -199,8 +199,12 @@ pub const PREWRITE_RETRY: Span = Span::from_ms(1_000);
 pub const CHECKPOINTS_KEPT: usize = 8;
 /// Jobs waiting for the housekeeper.
 pub const KEEP_JOBS_MAX: usize = 64;
-/// The longest rest between two looks at what nobody reads.
+/// How long it takes to look at everything that is on the disk: damage is found while others still hold the same.
+pub const SCRUB_PERIOD: Span = Span::from_ms(3 * 24 * 3_600_000);
+/// The longest rest between two looks at something.
 pub const SCRUB_REST_MAX: Span = Span::from_ms(60_000);
+/// Bytes of a segment that are looked at in one step.
+pub const SCRUB_STEP_BYTES: usize = 64 * 1024;
 
 // --- Fan-out ------------------------------------------------------------------------------------
 

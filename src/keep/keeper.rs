@@ -34,7 +34,7 @@ pub struct Keeper<D: Disk> {
     pub(super) checkpoints: Checkpoints<D>,
     jobs: VecDeque<KeepJob>,
     making: Option<Making>,
-    pub(super) scrubbing: Scrubbing,
+    pub(super) scrubbing: Scrubbing<D>,
     /// The index file of a segment couldn't be made: not to be tried again at once.
     pub(super) index_failed: bool,
     answers: VecDeque<Kept>,
@@ -52,7 +52,7 @@ impl<D: Disk> Keeper<D> {
         checkpoints: Checkpoints<D>,
     ) -> Keeper<D> {
         Keeper {
-            scrubbing: Scrubbing::default(),
+            scrubbing: Scrubbing::new(),
             disk,
             directory,
             shared,
@@ -104,9 +104,7 @@ impl<D: Disk> Keeper<D> {
             self.making = Some(Making::index(sealed));
             return Ok(Step::More);
         }
-        let step = self.scrub()?;
-        self.answers.extend(step.found);
-        Ok(Step::Rest(step.rest))
+        self.scrub().map(Step::Rest)
     }
 
     fn job(&mut self, job: KeepJob) -> io::Result<()> {

@@ -159,8 +159,9 @@ impl World {
         server.boot = Boot(0);
         server.hard = None;
         server.reached = Lsn(0);
+        server.replaced = false;
         server.damaged = true;
-        self.oracle.disk_lost(at);
+        self.oracle.begins_anew(at);
         self.later(span, Happening::Heal(Healing::Start(at)));
     }
 }

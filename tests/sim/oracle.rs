@@ -39,6 +39,8 @@ struct Watched {
     applied: LogIndex,
     /// The highest term in which it gave a vote or led: its disk must know.
     promised: Term,
+    /// Whether it has been without a vote.
+    learner: bool,
     /// Entries that it said to be durable: (term of the leader, last index).
     durable: (Term, LogIndex),
 }
@@ -192,6 +194,13 @@ impl Oracle {
             return Err(format!("{name} went back from commit {} to {commit}", server.commit));
         }
         (server.term, server.commit) = (term, commit);
+        if cluster.formed() {
+            let learner = cluster.role() == Role::Learner;
+            if server.learner && !learner {
+                counts.one("rejoins");
+            }
+            server.learner = learner;
+        }
         if cluster.role() == Role::Leader {
             server.promised = server.promised.max(term);
             let leader = *self.leaders.entry(term).or_insert_with(|| {
@@ -426,11 +435,6 @@ impl Oracle {
         let highest = self.acked.entry(room).or_default();
         *highest = position.max(*highest);
         Ok(())
-    }
-
-    /// All that a server had on its disk is gone, and with it what it has promised.
-    pub fn disk_lost(&mut self, at: usize) {
-        self.servers[at] = Watched::default();
     }
 
     /// A client was told that its message was refused.

@@ -12,7 +12,7 @@ use super::faults::Struck;
 use super::mixes::{Mix, STANDARD_OPERATIONS_MIN, STANDARD_SPAN};
 use super::plan::{Fault, server_id};
 use super::sabotage::Sabotage;
-use super::server::{open_log, read_entries};
+use super::server::{SCRUB_WITHIN, open_log, read_entries};
 use super::world::{Happening, World};
 
 /// How long after the last fault everything must be well: what the design promises, for the default times. Longer times in the
@@ -168,6 +168,13 @@ fn live(world: &mut World) {
         }
         Err(text) => {
             return world.fail(format!("not well {} ms after the last fault: {text}", most.as_ms()));
+        }
+    }
+    if world.servers.iter().any(|server| server.damaged) {
+        // What nobody has asked for is found by looking at everything, and mended.
+        world.run_for(Span(2 * SCRUB_WITHIN.0));
+        if let Err(text) = world.settle(most) {
+            return world.fail(format!("damage isn't mended: {text}"));
         }
     }
     for at in 0..world.servers.len() {

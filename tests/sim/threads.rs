@@ -43,6 +43,11 @@ impl World {
         let Some(process) = &mut self.servers[at].process else {
             return;
         };
+        let fills = append
+            .records
+            .iter()
+            .filter(|record| matches!(record, Record::Fill { .. }));
+        self.counts.add("repairs", fills.count() as u64);
         process.appends.push_back(append);
         let waiting = process.appends.len();
         let bytes: usize = process.appends.iter().map(append_bytes).sum();
@@ -190,6 +195,11 @@ impl World {
             match &kept {
                 Kept::Made { .. } => self.counts.one("checkpoints made"),
                 Kept::Installed { .. } => self.counts.one("checkpoint transfers"),
+                Kept::Holdings(holdings) => {
+                    self.counts
+                        .add("segments deleted", u64::from(holdings.first > server.first_kept));
+                    server.first_kept = holdings.first;
+                }
                 Kept::Damaged { .. } => self.counts.one("damage found by housekeeping"),
                 _ => {}
             }
