@@ -25,6 +25,9 @@ pub fn minimums(mix: Mix, seeds: u64) -> Vec<(&'static str, u64)> {
         .filter(|&(_, least)| least >= LEAST)
         .map(spread)
         .collect();
+    if mix == Mix::Swarm {
+        minimums.push(("worlds of seven servers", seeds / 100));
+    }
     if mix != Mix::Early {
         // Long logs of small segments.
         minimums.push(("most segments of a log", 20));
