@@ -6,10 +6,13 @@ use super::plan::SERVERS_REPAIR;
 
 /// What so many seeds of a mix must have seen.
 pub fn minimums(mix: Mix, seeds: u64) -> Vec<(&'static str, u64)> {
+    if seeds < SEEDS_MIN {
+        return vec![("worlds", seeds)];
+    }
     let rates = match mix {
         Mix::Standard => STANDARD,
         Mix::Swarm => SWARM,
-        Mix::Early => return vec![("worlds", seeds)],
+        Mix::Early => &[],
     };
     let awaited = if SERVERS_REPAIR { REPAIRS } else { &[] };
     let share = |&(what, rate): &(&'static str, u64)| (what, rate * seeds / 1000);
@@ -22,14 +25,19 @@ pub fn minimums(mix: Mix, seeds: u64) -> Vec<(&'static str, u64)> {
         .filter(|&(_, least)| least >= LEAST)
         .map(spread)
         .collect();
-    if seeds >= 20 {
-        // Long logs of small segments, and short waits.
+    if mix == Mix::Swarm {
+        minimums.push(("worlds of seven servers", seeds / 100));
+    }
+    if mix != Mix::Early {
+        // Long logs of small segments.
         minimums.push(("most segments of a log", 20));
     }
     minimums.push(("worlds", seeds));
     minimums
 }
 
+/// Fewer seeds than this may each have drawn the same.
+const SEEDS_MIN: u64 = 50;
 /// What is expected less often than this may not come at all.
 const LEAST: u64 = 10;
 

@@ -186,6 +186,9 @@ fn live(world: &mut World) {
         world.fail(format!("people asked for {operations} things only"));
     }
     world.counts.one("worlds");
+    if world.servers.len() == 7 {
+        world.counts.one("worlds of seven servers");
+    }
     world
         .counts
         .add("entries committed", world.oracle.entries().len() as u64);
