@@ -237,7 +237,9 @@ impl<D: Disk> Log<D> {
             }
         }
         let mut index = index;
-        for known in walked {
+        // The one that goes on may have an index file from when it was full for a moment.
+        let full = |known: &&Indexed| known.sealed.segment.base < segments[stop.at].0.base;
+        for known in walked.iter().take_while(full) {
             index.sealed(known.sealed, 0);
         }
 

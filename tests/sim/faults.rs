@@ -358,6 +358,9 @@ impl World {
                     node.cluster().leader()
                 ));
             }
+            if node.cluster().is_repairing() {
+                return Some(format!("{} is being repaired", server.id));
+            }
             if node.state().applied() != self.oracle.model().applied() || node.state() != self.oracle.model() {
                 let applied = node.state().applied();
                 return Some(format!(

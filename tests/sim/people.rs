@@ -553,7 +553,9 @@ impl World {
             (None, From::AfterSeq(seq)) if seq > Seq(0) => {
                 self.oracle.position_of(room, seq).map_or(Position(1), Position::next)
             }
-            (None, From::AfterSeq(_) | From::Last(_)) => Position(1),
+            (None, From::AfterSeq(_)) => Position(1),
+            // Wherever the last ones begin.
+            (None, From::Last(_)) => Position(first.0.max(1)),
         };
         if first != Position(0) && first != due {
             return Err(format!(
