@@ -199,10 +199,13 @@ impl<D: Disk> Log<D> {
         }
         let heads = read_heads(directory, &segments)?;
         let known = indexed(&disk, directory, &segments, first_of(&heads))?;
-        let bases: Vec<Lsn> = known.iter().map(|known| known.sealed.segment.base).collect();
-        let from = walk_from(&segments, &heads, &bases, options.checkpoint)?;
+        let ends: Vec<(Lsn, LogIndex)> = known
+            .iter()
+            .map(|known| (known.sealed.segment.base, known.sealed.last))
+            .collect();
+        let from = walk_from(&segments, &heads, &ends, options.checkpoint)?;
         let (skipped, walked) = known.split_at((from.1 - from.0).min(known.len()));
-        let index = index_of(&heads, from, skipped);
+        let index = index_of(&heads, from.0, skipped);
         let mut walk = Walk::new(
             directory,
             &segments,
@@ -288,7 +291,7 @@ impl<D: Disk> Log<D> {
 }
 
 /// What the index knows before the walk: where the log begins, and the segments that are skipped.
-fn index_of(heads: &[Option<Head>], (first, start): (usize, usize), skipped: &[Indexed]) -> EntryIndex {
+fn index_of(heads: &[Option<Head>], first: usize, skipped: &[Indexed]) -> EntryIndex {
     let mut index = EntryIndex::default();
     if let Some(Some(head)) = heads.get(first) {
         head.groups
@@ -296,12 +299,6 @@ fn index_of(heads: &[Option<Head>], (first, start): (usize, usize), skipped: &[I
             .for_each(|group| index.begin(group.group, group.last.index));
     }
     skipped.iter().for_each(|known| index.sealed(known.sealed, 0));
-    // Entries at the end of what is skipped that were made void later: the walk comes to where that happens. They can't be read.
-    if let (Some(Some(head)), Some(known)) = (heads.get(start), skipped.last()) {
-        let root = head.groups.iter().filter(|group| group.group == known.sealed.group);
-        let void = root.flat_map(|group| known.sealed.last.0 + 1..=group.last.index.0);
-        void.for_each(|at| index.lose(known.sealed.group, LogIndex(at)));
-    }
     index
 }
 

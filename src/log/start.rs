@@ -60,7 +60,7 @@ pub(super) fn first_of(heads: &[Option<Head>]) -> usize {
 }
 
 /// The number of the segment that the walk begins with, and of the first that belongs to the log: those before are void. `indexed` are
-/// the segments whose entries are known without walking over them.
+/// the segments whose entries are known without walking over them, and the last of these entries.
 ///
 /// The walk can begin at a segment if what stands before isn't needed: the state is known up to a checkpoint that covers the entries
 /// before, the head repeats hard state and members, and the places of the entries before are known. Nothing that is skipped can still be
@@ -71,7 +71,7 @@ pub(super) fn first_of(heads: &[Option<Head>]) -> usize {
 pub(super) fn walk_from<F>(
     segments: &[(Segment, F)],
     heads: &[Option<Head>],
-    indexed: &[Lsn],
+    indexed: &[(Lsn, LogIndex)],
     checkpoint: Option<LogPosition>,
 ) -> Result<(usize, usize), OpenError> {
     let first = first_of(heads);
@@ -95,10 +95,13 @@ pub(super) fn walk_from<F>(
     let mut start = first;
     for at in first + 1..segments.len() {
         let (before, segment) = (segments[at - 1].0, segments[at].0);
-        if before.end() != segment.base || !indexed.contains(&before.base) {
+        let indexed = indexed.iter().find(|(base, _)| *base == before.base);
+        let Some(&(_, last)) = indexed.filter(|_| before.end() == segment.base) else {
             break;
-        }
-        if heads[at].as_ref().is_some_and(|head| last_of(head) <= covered) {
+        };
+        // Where the last entries before are void, the walk must see what makes them so.
+        let begins = |head: &Head| last_of(head) <= covered && last_of(head) == last;
+        if heads[at].as_ref().is_some_and(begins) {
             start = at;
         }
     }
@@ -143,7 +146,9 @@ mod tests {
     fn from(heads: &[(Segment, Option<Head>)], indexed: &[u64], checkpoint: u64) -> Result<(usize, usize), String> {
         let segments: Vec<(Segment, ())> = heads.iter().map(|(segment, _)| (*segment, ())).collect();
         let only: Vec<Option<Head>> = heads.iter().map(|(_, head)| head.clone()).collect();
-        let indexed: Vec<Lsn> = indexed.iter().map(|&base| Lsn(base)).collect();
+        let end = |base: u64| heads.iter().find(|(segment, _)| segment.base.0 == base + 100);
+        let end = |base: u64| end(base).and_then(|(_, head)| head.as_ref()).map_or(LogIndex(0), last_of);
+        let indexed: Vec<(Lsn, LogIndex)> = indexed.iter().map(|&base| (Lsn(base), end(base))).collect();
         let checkpoint = LogPosition {
             term: Term(1),
             index: LogIndex(checkpoint),
@@ -166,6 +171,19 @@ mod tests {
         assert_eq!(from(&heads, &[0, 100, 200], 9), Ok((0, 0)));
         heads[3].1 = None;
         assert_eq!(from(&heads, &[0, 100, 200], 30), Ok((0, 2)));
+    }
+
+    #[test]
+    fn the_walk_sees_what_makes_the_last_entries_before_it_void() {
+        let heads = [head(0, 0, false), head(100, 10, false), head(200, 20, false)];
+        let segments: Vec<(Segment, ())> = heads.iter().map(|(segment, _)| (*segment, ())).collect();
+        let only: Vec<Option<Head>> = heads.iter().map(|(_, head)| head.clone()).collect();
+        let indexed = [(Lsn(0), LogIndex(10)), (Lsn(100), LogIndex(18))];
+        let checkpoint = Some(LogPosition {
+            term: Term(1),
+            index: LogIndex(30),
+        });
+        assert_eq!(walk_from(&segments, &only, &indexed, checkpoint).unwrap(), (0, 1));
     }
 
     #[test]
