@@ -147,7 +147,11 @@ mod tests {
         let segments: Vec<(Segment, ())> = heads.iter().map(|(segment, _)| (*segment, ())).collect();
         let only: Vec<Option<Head>> = heads.iter().map(|(_, head)| head.clone()).collect();
         let end = |base: u64| heads.iter().find(|(segment, _)| segment.base.0 == base + 100);
-        let end = |base: u64| end(base).and_then(|(_, head)| head.as_ref()).map_or(LogIndex(0), last_of);
+        let end = |base: u64| {
+            end(base)
+                .and_then(|(_, head)| head.as_ref())
+                .map_or(LogIndex(0), last_of)
+        };
         let indexed: Vec<(Lsn, LogIndex)> = indexed.iter().map(|&base| (Lsn(base), end(base))).collect();
         let checkpoint = LogPosition {
             term: Term(1),
