@@ -190,6 +190,10 @@ fn a_server_whose_vote_is_damaged_votes_again_only_as_a_new_one() {
     assert_eq!(Some(&vote.segment), newest_with_records(&server1).as_ref(), "{vote:?}");
     let identity = fs::read(server1.join("identity")).expect("an identity");
     vote.flip_payload();
+    // An orderly stop writes a seal, which says it once more.
+    let seals = data::all(&server1, SEAL);
+    let after = |seal: &&data::Place| (&seal.segment, seal.offset) > (&vote.segment, vote.offset);
+    seals.iter().filter(after).for_each(data::Place::flip_payload);
     comes_back(cluster, &server1, &mut texts, Quarantine::Filled);
     assert_ne!(fs::read(server1.join("identity")).expect("an identity"), identity);
 }

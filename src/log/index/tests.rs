@@ -83,6 +83,17 @@ fn three() -> EntryIndex {
     index
 }
 
+#[test]
+fn the_next_segment_to_be_sealed_begins_behind_the_last_that_was() {
+    // Places leave memory in blocks, and no segment ends where a block does.
+    let mut index = three();
+    assert_eq!(index.unsealed(ROOT), Some((segment(0), LogIndex(1), LogIndex(100))));
+    index.sealed(sealed(0, 1, 100), 0);
+    assert_eq!(index.unsealed(ROOT), Some((segment(1), LogIndex(101), LogIndex(200))));
+    index.sealed(sealed(1, 101, 200), 0);
+    assert_eq!(index.unsealed(ROOT), None);
+}
+
 fn look(index: &EntryIndex, from: u64, count: usize) -> Lookup {
     index.look(ROOT, LogIndex(from), LogIndex(u64::MAX), count)
 }
