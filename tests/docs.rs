@@ -257,7 +257,7 @@ fn the_codes_stand_in_the_manual_in_their_order() {
 }
 
 /// Options of other programs that the README types.
-const FOREIGN: &[&str] = &["release", "system", "now", "hang"];
+const FOREIGN: &[&str] = &["release", "system", "now", "hang", "messages", "retention"];
 
 #[test]
 fn the_readme_types_options_that_exist() {

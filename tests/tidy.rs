@@ -212,8 +212,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &["cluster", "chat"]),
     // The log knows entries and their chain, not how they are agreed on.
     ("log", &["cluster::message", "cluster::chain", "wire"]),
-    ("node", &["cluster", "chat", "wire", "log"]),
-    ("server", &["node", "log", "wire", "cluster", "chat"]),
+    // The housekeeper replays what the log holds, and knows no more of how it is agreed on than the log does.
+    ("keep", &["cluster::message", "cluster::chain", "chat", "wire", "log"]),
+    // Of the housekeeper only what it is asked and what it says.
+    (
+        "node",
+        &[
+            "cluster",
+            "chat",
+            "wire",
+            "log",
+            "keep::KeepJob",
+            "keep::Kept",
+            "keep::Holdings",
+            "keep::Mark",
+        ],
+    ),
+    ("server", &["node", "keep", "log", "wire", "cluster", "chat"]),
     ("client", &["wire", "cluster", "chat"]),
 ];
 
@@ -275,6 +290,10 @@ fn an_arrow_that_points_up_is_noticed() {
         ("src/log/writer.rs", "use crate::cluster::Cluster;"),
         ("src/wire/mod.rs", "use crate::node::Node;"),
         ("src/node/mod.rs", "use super::server::Server;"),
+        ("src/node/mod.rs", "use crate::keep::keeper::Keeper;"),
+        ("src/log/mod.rs", "use crate::keep::KeepJob;"),
+        ("src/keep/mod.rs", "use crate::node::Node;"),
+        ("src/keep/mod.rs", "use crate::cluster::Cluster;"),
         ("src/client/mod.rs", "use crate::server;"),
         ("src/attic.rs", ""),
     ] {

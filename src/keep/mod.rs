@@ -1,7 +1,7 @@
 //! Housekeeping: what a log needs done that nobody waits for. Checkpoints are made here, from the one before and the entries read
 //! back from the disk, and with them the index of each segment that is full; what retention gives up is removed; checkpoints from other servers
 //! are stored and handed out; old segments are read now and then, so that damage is found while others still hold the same.
-//! May call `log`, `wire`, `chat` and the ground floor.
+//! May call `log`, `wire`, `chat`, of `cluster` the shapes of messages and the chain, and the ground floor.
 
 pub mod keeper;
 mod making;

@@ -8,6 +8,8 @@
 //!  8 u32 version: 1         32 u32 chain                         56 u64 log age in ms
 //! 12 u32 check              36 u32 CRC-32C of the portable form  64 u64 bytes of the pending items
 //! 16 u64 term of the entry  40 u64 digest of the state           72 u64 pending items
+//! 80 u64 last entry whose items an index file knew: those of later ones are pending
+//! 88 u32 1 if it came from another server and the log begins behind it; then zeros
 //! then blocks: u32 check, u32 length, bytes: 64 KiB of the portable form each (the last has what is left), then of the pending items
 //! ```
 //!
