@@ -1,6 +1,7 @@
-//! `syncnetctl`: says how the servers of a cluster are, once or again and again.
+//! `syncnetctl`: says how the servers of a cluster are, once or again and again, and looks at data directories.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,10 @@ use syncnet::client::ask::{Survey, survey};
 use syncnet::client::report::Report;
 use syncnet::client::settings::{Environment, Settings};
 use syncnet::client::time::rfc3339;
+use syncnet::keep::offline::dump::{Range, dump};
+use syncnet::keep::offline::verify::verify;
+use syncnet::keep::offline::{Closed, Offline, open};
+use syncnet::log::read_only::ReadOnly;
 use syncnet::types::Span;
 
 /// What can't be printed is no answer either: as monitoring plug-ins have it, "can't tell".
@@ -22,6 +27,16 @@ fn main() -> ExitCode {
         Ok(Line::Print(text)) => return ended(print(&text), 0),
         Err(Misuse { text, code }) => return failed(&text, code),
     };
+    match &args.command {
+        Command::Verify { directory, json } => return log_verify(directory, *json),
+        Command::Dump {
+            directory,
+            json,
+            from,
+            to,
+        } => return log_dump(directory, *json, &Range { from: *from, to: *to }),
+        Command::Status { .. } | Command::Watch { .. } => {}
+    }
     let given = Common {
         servers: args.servers.clone(),
         ..Common::default()
@@ -40,6 +55,67 @@ fn main() -> ExitCode {
     match args.command {
         Command::Status { form } => status(&args, &settings, form),
         Command::Watch { interval } => watch(&args, &settings, interval),
+        // These ended before: they ask no server.
+        Command::Verify { .. } | Command::Dump { .. } => ExitCode::SUCCESS,
+    }
+}
+
+/// Opens a data directory, and warns if a server runs on it.
+fn opened(directory: &Path) -> Result<Offline<ReadOnly>, ExitCode> {
+    match open(directory) {
+        Ok((offline, false)) => Ok(offline),
+        Ok((offline, true)) => {
+            eprintln_quietly(&format!(
+                "syncnetctl: {}: a syncnetd is using this data directory; what it writes meanwhile may look torn or damaged",
+                directory.display()
+            ));
+            Ok(offline)
+        }
+        Err(error @ Closed::Damaged(_)) => Err(failed(&format!("syncnetctl: {error}"), 1)),
+        Err(error @ Closed::Unreadable(_)) => Err(failed(&format!("syncnetctl: {error}"), 3)),
+    }
+}
+
+fn log_verify(directory: &Path, json: bool) -> ExitCode {
+    let offline = match opened(directory) {
+        Ok(offline) => offline,
+        Err(code) => return code,
+    };
+    let mut printed = Ok(());
+    let summary = verify(&offline, &mut |finding| {
+        let line = if json { finding.fields().json() } else { finding.line() };
+        // The verdict is wanted also when nobody reads the lines.
+        if printed.is_ok() {
+            printed = print(&(line + "\n"));
+        }
+    });
+    if printed.is_ok() {
+        let text = if json {
+            summary.fields().json() + "\n"
+        } else {
+            summary.text()
+        };
+        printed = print(&text);
+    }
+    ended(printed, summary.exit_code())
+}
+
+fn log_dump(directory: &Path, json: bool, range: &Range) -> ExitCode {
+    let offline = match opened(directory) {
+        Ok(offline) => offline,
+        Err(code) => return code,
+    };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut written = Ok(());
+    let dumped = dump(&offline, range, &mut |fields| {
+        let line = if json { fields.json() } else { fields.line() };
+        written = writeln!(out, "{line}");
+        written.is_ok()
+    });
+    let printed = told(written.and_then(|()| out.flush()));
+    match dumped {
+        Ok(()) => ended(printed, 0),
+        Err(error) => failed(&format!("syncnetctl: {error}"), 3),
     }
 }
 
@@ -125,7 +201,11 @@ fn now_ms() -> u64 {
 /// `Err(true)` if the reader has gone, which is no error; `Err(false)` if it is one, which has been told.
 fn print(text: &str) -> Result<(), bool> {
     let mut out = std::io::stdout().lock();
-    let result = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    told(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// What came of writing, as [`print`] has it.
+fn told(result: std::io::Result<()>) -> Result<(), bool> {
     result.map_err(|e| {
         let gone = e.kind() == ErrorKind::BrokenPipe;
         if !gone {

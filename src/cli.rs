@@ -198,12 +198,13 @@ impl Table {
         })
     }
 
-    /// Walks the arguments. At the first word that isn't an option, `subcommand` may hand over to another table.
+    /// Walks the arguments. At the first word that isn't an option, `subcommand` may hand over from the table that it is given to another,
+    /// and again at the next word.
     /// `Err(Ok(text))` is help or version to print.
     fn walk(
         &'static self,
         args: impl IntoIterator<Item = OsString>,
-        subcommand: impl Fn(&str) -> Option<&'static Table>,
+        subcommand: impl Fn(&'static Table, &str) -> Option<&'static Table>,
     ) -> Result<(&'static Table, Line<Found>), Misuse> {
         let mut table = self;
         let mut found = Found::default();
@@ -215,8 +216,8 @@ impl Table {
                 Err(e) => return Err(table.misuse(e)),
             };
             if let Arg::Value(word) = arg {
-                let first = found.rest.is_empty() && table == self;
-                match word.to_str().filter(|_| first).and_then(&subcommand) {
+                let first = found.rest.is_empty();
+                match word.to_str().filter(|_| first).and_then(|word| subcommand(table, word)) {
                     Some(other) => {
                         table = other;
                         // Options before the subcommand must be its own, too.
@@ -326,7 +327,7 @@ pub fn host_port(text: &str) -> Result<(&str, u16), String> {
 mod tests {
     use super::*;
 
-    const TABLES: [&Table; 7] = [
+    const TABLES: [&Table; 10] = [
         &syncnetd::TABLE,
         &syncnet::CHAT,
         &syncnet::SEND,
@@ -334,6 +335,9 @@ mod tests {
         &syncnetctl::MAIN,
         &syncnetctl::STATUS,
         &syncnetctl::WATCH,
+        &syncnetctl::LOG,
+        &syncnetctl::VERIFY,
+        &syncnetctl::DUMP,
     ];
 
     #[test]

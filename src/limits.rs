@@ -184,6 +184,8 @@ pub const RECORD_PAYLOAD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
 pub const LOG_UNSYNCED_BYTES_MAX: usize = LOG_BATCH_BYTES_MAX + 2 * RECORD_PAYLOAD_BYTES_MAX;
 /// Damaged places that a recovery names one by one: more tell nobody more, and each costs a line.
 pub const DAMAGED_PLACES_MAX: usize = 64;
+/// Damaged places that a look at a directory from outside names one by one, at about 200 bytes of memory each; the rest is counted.
+pub const OFFLINE_PLACES_MAX: usize = 10_000;
 /// How long the log writer is without work before it seals what it has synced.
 pub const SEAL_AFTER: Span = Span::from_ms(50);
 /// Bytes of the next segment that are written and synced in one step: so much a sync of the writer may have to wait for.

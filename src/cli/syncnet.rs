@@ -182,9 +182,9 @@ pub const LAST_DEFAULT: u32 = 10;
 /// # Errors
 /// If they can't be used.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Line<Args>, Misuse> {
-    let (table, line) = CHAT.walk(args, |word| match word {
-        "send" => Some(&SEND),
-        "tail" => Some(&TAIL),
+    let (table, line) = CHAT.walk(args, |table, word| match word {
+        "send" if table == &CHAT => Some(&SEND),
+        "tail" if table == &CHAT => Some(&TAIL),
         _ => None,
     })?;
     let found = match line {

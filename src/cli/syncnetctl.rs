@@ -1,9 +1,10 @@
 //! The command line of `syncnetctl`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use super::{Line, Misuse, Opt, Table};
-use crate::types::Span;
+use crate::types::{LogIndex, Span};
 
 const COMMON: &[Opt] = &[
     Opt::value(
@@ -19,11 +20,12 @@ const COMMON: &[Opt] = &[
 pub static MAIN: Table = Table {
     name: "syncnetctl",
     summary: "watch over a SyncNet cluster",
-    usage: &["status [OPTIONS]", "watch [OPTIONS]"],
+    usage: &["status [OPTIONS]", "watch [OPTIONS]", "log verify|dump [OPTIONS] DIR"],
     options: &[COMMON],
     subcommands: &[
         ("status", "say how the servers are, once"),
         ("watch", "say it again and again"),
+        ("log", "look at a server's data directory"),
     ],
     notes: "Environment: SYNCNET_SERVERS (as -s, separated by commas or spaces).",
     misuse: 2,
@@ -58,6 +60,48 @@ pub static WATCH: Table = Table {
     misuse: 2,
 };
 
+const AS_JSON: Opt = Opt::flag("json", "print a JSON object a line");
+
+/// `syncnetctl log` without a subcommand, which is a misuse.
+pub static LOG: Table = Table {
+    name: "syncnetctl log",
+    summary: "look at a server's data directory, and change nothing in it",
+    usage: &["verify [--json] DIR", "dump [--json] [--from INDEX] [--to INDEX] DIR"],
+    options: &[],
+    subcommands: &[
+        ("verify", "say whether all that is in it is whole"),
+        ("dump", "show every record of the log"),
+    ],
+    notes: "",
+    misuse: 2,
+};
+
+/// `syncnetctl log verify`.
+pub static VERIFY: Table = Table {
+    name: "syncnetctl log verify",
+    summary: "say whether all that is in a server's data directory is whole",
+    usage: &["[--json] DIR"],
+    options: &[&[AS_JSON]],
+    subcommands: &[],
+    notes: "Exit codes: 0 whole, 1 something is damaged, 2 misused, 3 something can't be read.",
+    misuse: 2,
+};
+
+/// `syncnetctl log dump`.
+pub static DUMP: Table = Table {
+    name: "syncnetctl log dump",
+    summary: "show every record of the log in a server's data directory",
+    usage: &["[--json] [--from INDEX] [--to INDEX] DIR"],
+    options: &[&[
+        AS_JSON,
+        Opt::value("from", "INDEX", "the first entry; other records aren't shown then"),
+        Opt::value("to", "INDEX", "the last entry; other records aren't shown then"),
+    ]],
+    subcommands: &[],
+    notes: "Exit codes: 0 shown, damaged places too, 1 the identity is damaged, 2 misused, 3 can't be read.",
+    misuse: 2,
+};
+
 /// What `syncnetctl` was asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Args {
@@ -70,7 +114,7 @@ pub struct Args {
 }
 
 /// A subcommand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Once.
     Status {
@@ -81,6 +125,24 @@ pub enum Command {
     Watch {
         /// How often.
         interval: Span,
+    },
+    /// Is a data directory whole?
+    Verify {
+        /// Which.
+        directory: PathBuf,
+        /// As JSON.
+        json: bool,
+    },
+    /// What is in its log?
+    Dump {
+        /// Of which.
+        directory: PathBuf,
+        /// As JSON.
+        json: bool,
+        /// The first entry that is wanted.
+        from: Option<LogIndex>,
+        /// The last.
+        to: Option<LogIndex>,
     },
 }
 
@@ -103,19 +165,24 @@ const INTERVAL_DEFAULT: Span = Span::from_ms(5_000);
 /// # Errors
 /// If they can't be used.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Line<Args>, Misuse> {
-    let (table, line) = MAIN.walk(args, |word| match word {
-        "status" => Some(&STATUS),
-        "watch" => Some(&WATCH),
+    let (table, line) = MAIN.walk(args, |table, word| match word {
+        "status" if table == &MAIN => Some(&STATUS),
+        "watch" if table == &MAIN => Some(&WATCH),
+        "log" if table == &MAIN => Some(&LOG),
+        "verify" if table == &LOG => Some(&VERIFY),
+        "dump" if table == &LOG => Some(&DUMP),
         _ => None,
     })?;
-    let found = match line {
+    let mut found = match line {
         Line::Print(text) => return Ok(Line::Print(text)),
         Line::Run(found) => found,
     };
+    let mut rest = std::mem::take(&mut found.rest).into_iter();
     let positive = |long, default| match table.seconds(&found, long)? {
         Some(Span(0)) => Err(table.misuse(format!("--{long} 0 must be more than 0"))),
         span => Ok(span.unwrap_or(default)),
     };
+    let number = |long| Ok(table.number(&found, long)?.map(LogIndex));
     let command = if table == &STATUS {
         let form = match (found.flag("json"), found.flag("simple")) {
             (true, true) => return Err(table.misuse("--json and --simple are two forms; give one of them")),
@@ -128,10 +195,31 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Line<Args>, Mis
         Command::Watch {
             interval: positive("interval", INTERVAL_DEFAULT)?,
         }
+    } else if table == &VERIFY || table == &DUMP {
+        let (from, to) = (number("from")?, number("to")?);
+        if from.zip(to).is_some_and(|(from, to)| from > to) {
+            return Err(table.misuse("--from is behind --to"));
+        }
+        let directory = rest.next().map(PathBuf::from);
+        let directory = directory.ok_or_else(|| table.misuse("name the data directory of a server"))?;
+        let json = found.flag("json");
+        if table == &VERIFY {
+            Command::Verify { directory, json }
+        } else {
+            Command::Dump {
+                directory,
+                json,
+                from,
+                to,
+            }
+        }
     } else {
-        return Err(match found.rest.first() {
-            Some(word) => table.misuse(format!("there is no command {word:?}; there are status and watch")),
-            None => table.misuse("say what to do: status or watch"),
+        let words: Vec<&str> = table.subcommands.iter().map(|(name, _)| *name).collect();
+        let (last, before) = words.split_last().unwrap_or((&"", &[]));
+        let choice = |and: &str| format!("{} {and} {last}", before.join(", "));
+        return Err(match rest.next() {
+            Some(word) => table.misuse(format!("there is no command {word:?}; there are {}", choice("and"))),
+            None => table.misuse(format!("say what to do: {}", choice("or"))),
         });
     };
     let args = Args {
@@ -139,7 +227,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Line<Args>, Mis
         timeout: positive("timeout", TIMEOUT_DEFAULT)?,
         command,
     };
-    table.no_more(found.rest.into_iter())?;
+    table.no_more(rest)?;
     Ok(Line::Run(args))
 }
 
@@ -175,6 +263,16 @@ mod tests {
         assert_eq!(run("watch"), args(&[], 3000, Command::Watch { interval }));
         let interval = Span::from_ms(200);
         assert_eq!(run("watch -i 0.2"), args(&[], 3000, Command::Watch { interval }));
+        let (directory, json) = (PathBuf::from("data/server1"), true);
+        let command = Command::Verify { directory, json };
+        assert_eq!(run("log verify data/server1 --json"), args(&[], 3000, command));
+        let command = Command::Dump {
+            directory: "log".into(),
+            json: false,
+            from: Some(LogIndex(3)),
+            to: None,
+        };
+        assert_eq!(run("log dump log --from 3"), args(&[], 3000, command));
     }
 
     #[test]
@@ -189,6 +287,15 @@ mod tests {
             ("watch --json", 2),
             ("", 2),
             ("stauts", 2),
+            ("log", 2),
+            ("log verfy data", 2),
+            ("log verify", 2),
+            ("log verify data more", 2),
+            ("log verify --from 1 data", 2),
+            ("log verify -s a:1 data", 2),
+            ("log dump --from x data", 2),
+            ("log dump --from 2 --to 1 data", 2),
+            ("verify data", 2),
         ] {
             assert_eq!(run(line).map_err(|misuse| misuse.code), Err(code), "{line}");
         }

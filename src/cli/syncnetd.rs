@@ -59,7 +59,7 @@ pub struct Args {
 /// # Errors
 /// If they can't be used.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Line<Args>, Misuse> {
-    let (table, line) = TABLE.walk(args, |_| None)?;
+    let (table, line) = TABLE.walk(args, |_, _| None)?;
     let found = match line {
         Line::Print(text) => return Ok(Line::Print(text)),
         Line::Run(found) => found,

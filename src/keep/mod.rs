@@ -5,6 +5,7 @@
 
 pub mod keeper;
 mod making;
+pub mod offline;
 pub mod open;
 mod retaining;
 mod scrubbing;

@@ -178,18 +178,30 @@ impl<D: Disk> Checkpoints<D> {
     /// # Errors
     /// What the disk says.
     pub fn open(disk: D, directory: DirectoryId) -> io::Result<Checkpoints<D>> {
+        disk.create_folder(FOLDER)?;
+        for name in disk.list(FOLDER)?.iter().filter(|name| name.ends_with(".tmp")) {
+            disk.remove(&format!("{FOLDER}/{name}"))?;
+        }
+        Checkpoints::look(disk, directory)
+    }
+
+    /// Lists what there is, and changes nothing.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn look(disk: D, directory: DirectoryId) -> io::Result<Checkpoints<D>> {
         let mut checkpoints = Checkpoints {
             disk,
             directory,
             list: Vec::new(),
             bad: Vec::new(),
         };
-        checkpoints.disk.create_folder(FOLDER)?;
-        for name in checkpoints.disk.list(FOLDER)? {
+        let names = match checkpoints.disk.list(FOLDER) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
+        };
+        for name in names {
             let path = format!("{FOLDER}/{name}");
-            if name.ends_with(".tmp") {
-                checkpoints.disk.remove(&path)?;
-            }
             let Some(index) = index_of(&name) else { continue };
             match checkpoints.open_file(index) {
                 Ok((_, head)) => checkpoints.list.push(head.info),

@@ -185,11 +185,58 @@ fn take_lock(path: &Path) -> Result<File, DirError> {
     Ok(file)
 }
 
+/// Whether a server has a data directory open. For a moment this takes a share of the lock, so that a server that starts in just that
+/// moment would take the directory for taken; nothing is written.
+///
+/// # Errors
+/// [`DirError::Io`] or [`DirError::NotPermitted`].
+pub fn is_in_use(path: &Path) -> Result<bool, DirError> {
+    let name = path.join(LOCK);
+    let file = match File::open(&name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file.map_err(at(&name))?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(at(&name)(error.into())),
+    }
+}
+
+/// Reads the identity of a data directory and changes nothing. `None` if there is none, and no log either: it is no data directory.
+///
+/// # Errors
+/// [`DirError`]: `Damaged` if there is a log and no identity that can be read.
+pub fn look_at_identity<D: Disk>(disk: &D, path: &Path) -> Result<Option<Identity>, DirError> {
+    let name = path.join(IDENTITY);
+    let damaged = |text: &str| DirError::Damaged {
+        path: name.clone(),
+        text: text.to_owned(),
+    };
+    match read_file(disk, IDENTITY) {
+        Ok(bytes) => {
+            let identity = std::str::from_utf8(&bytes).ok().and_then(Identity::parse);
+            identity.map(Some).ok_or_else(|| damaged("the identity can't be read"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let files = disk.list(FOLDER).unwrap_or_default();
+            if files.iter().any(|file| segment::base_of(file).is_some()) {
+                return Err(damaged("the identity is missing, but there is a log"));
+            }
+            Ok(None)
+        }
+        Err(error) => Err(at(&name)(error)),
+    }
+}
+
 /// What the identity file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Identity {
+pub struct Identity {
+    /// Whose directory it is.
     pub server: ServerId,
+    /// Its random id.
     pub directory: DirectoryId,
+    /// How often it has been started.
     pub boot: Boot,
     /// The end of the log when it was last opened; 0 before its first segment.
     pub log_end: Lsn,

@@ -7,7 +7,7 @@
 //!
 //! To be read in this order: [`record`] and [`payload`] (the format), [`segment`], [`writer`], [`recovery`] (what counts after a
 //! crash, and why) with the walk, its doubts and where it begins, [`index`], [`sealed`], [`rooms`] and [`reader`], [`checkpoint`], [`prewrite`],
-//! [`worker`], [`remove`], [`scrub`], [`inspect`]; [`directory`] is the data directory as a whole, [`aside`] its end and new beginning.
+//! [`worker`], [`remove`], [`scrub`]; for tools that only look [`read_only`], [`inspect`] and [`examine`]; [`directory`] is the data directory as a whole, [`aside`] its end and new beginning.
 
 pub mod aside;
 pub mod blocks;
@@ -15,11 +15,13 @@ pub mod checkpoint;
 pub mod directory;
 pub mod disk;
 mod doubt;
+pub mod examine;
 pub mod index;
 pub mod inspect;
 pub mod packed;
 pub mod payload;
 pub mod prewrite;
+pub mod read_only;
 pub mod reader;
 pub mod record;
 pub mod recovery;

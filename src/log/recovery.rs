@@ -291,7 +291,7 @@ impl<D: Disk> Log<D> {
 }
 
 /// What the index knows before the walk: where the log begins, and the segments that are skipped.
-fn index_of(heads: &[Option<Head>], first: usize, skipped: &[Indexed]) -> EntryIndex {
+pub(super) fn index_of(heads: &[Option<Head>], first: usize, skipped: &[Indexed]) -> EntryIndex {
     let mut index = EntryIndex::default();
     if let Some(Some(head)) = heads.get(first) {
         head.groups
@@ -303,7 +303,7 @@ fn index_of(heads: &[Option<Head>], first: usize, skipped: &[Indexed]) -> EntryI
 }
 
 /// Whether the log of the only group that there is today doesn't hold the last entry of a checkpoint, and another one in its place or none.
-fn is_behind(tails: &BTreeMap<GroupId, Tail>, at: LogPosition) -> bool {
+pub(super) fn is_behind(tails: &BTreeMap<GroupId, Tail>, at: LogPosition) -> bool {
     let Some(tail) = tails.get(&GroupId::ROOT) else {
         return at.index > LogIndex(0);
     };
