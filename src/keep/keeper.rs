@@ -13,6 +13,7 @@ use crate::log::checkpoint::{Checkpoints, Info, file_name};
 use crate::log::disk::Disk;
 use crate::log::index::{Sealed, SharedIndex};
 use crate::log::reader::Reader;
+use crate::log::sealed::renew;
 use crate::types::{DirectoryId, Level, Span};
 
 /// What comes after a step.
@@ -100,6 +101,9 @@ impl<D: Disk> Keeper<D> {
             // The others may have what is missing.
             return Ok(Step::Rest(limits::SCRUB_REST_MAX));
         }
+        if self.renew_index()? {
+            return Ok(Step::More);
+        }
         if let Some(sealed) = self.wrong_index() {
             self.making = Some(Making::index(sealed));
             return Ok(Step::More);
@@ -118,17 +122,31 @@ impl<D: Disk> Keeper<D> {
         Ok(())
     }
 
-    /// A segment whose index file must be written anew.
-    fn wrong_index(&self) -> Option<Sealed> {
-        let stale = self.shared.read().stale();
-        let lost = || {
-            let lost = self.shared.indexes_lost();
-            let mut known = lost
-                .into_iter()
-                .filter_map(|segment| self.shared.read().sealed_of(segment));
-            known.find(Sealed::has_entries)
+    /// Writes an index file anew that doesn't know yet what was filled since. Whether it did.
+    fn renew_index(&mut self) -> io::Result<bool> {
+        let Some(sealed) = self.shared.read().stale().first().copied() else {
+            return Ok(false);
         };
-        stale.into_iter().next().or_else(lost)
+        match renew(&self.disk, self.directory, &self.shared, sealed) {
+            Ok(()) => Ok(true),
+            Err(FileError::Io { file, error }) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io::Error::new(error.kind(), format!("{file}: {error}")))
+            }
+            // It is to be made from the log.
+            Err(_) => {
+                self.shared.lost_index(sealed.segment);
+                Ok(false)
+            }
+        }
+    }
+
+    /// A segment whose index file can't be read.
+    fn wrong_index(&self) -> Option<Sealed> {
+        let lost = self.shared.indexes_lost();
+        let mut known = lost
+            .into_iter()
+            .filter_map(|segment| self.shared.read().sealed_of(segment));
+        known.find(Sealed::has_entries)
     }
 
     /// A checkpoint of ours can't be read: it is kept for somebody to look at, and the others do without.

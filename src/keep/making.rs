@@ -7,16 +7,15 @@ use std::io;
 
 use super::Kept;
 use super::keeper::Keeper;
+use super::rescan::Standing;
 use crate::chat::State;
 use crate::cluster::chain::chain;
-use crate::cluster::message::{Entry, EntryKind, Hole, LogPosition};
+use crate::cluster::message::{Entry, EntryKind, LogPosition};
 use crate::limits;
 use crate::log::blocks::FileError;
 use crate::log::checkpoint::{Checkpoints, Ending, Info, Stream, file_name as checkpoint_file};
 use crate::log::disk::{Disk, DiskFile};
-use crate::log::index::{Lookup, Sealed};
-use crate::log::inspect::{Seen, inspect_one};
-use crate::log::record::Kind;
+use crate::log::index::Sealed;
 use crate::log::sealed::SealedWriter;
 use crate::log::segment::Segment;
 use crate::log::{ItemRef, ReadAnswer, ReadRequest};
@@ -39,6 +38,10 @@ pub(super) struct Making {
     goal: Goal,
     /// How far it is; none before the checkpoint before was read.
     replay: Option<Replay>,
+    /// For an index file: the entries of its segment.
+    standing: Standing,
+    /// For an index file: the changes of the index that these entries know of.
+    as_of: u64,
 }
 
 /// A state on the way from one checkpoint to the next.
@@ -154,6 +157,8 @@ impl Making {
         Making {
             goal: Goal::Checkpoint(index, digest),
             replay: None,
+            standing: Standing::new(),
+            as_of: 0,
         }
     }
 
@@ -162,6 +167,8 @@ impl Making {
         Making {
             goal: Goal::Index(sealed),
             replay: None,
+            standing: Standing::new(),
+            as_of: 0,
         }
     }
 
@@ -197,6 +204,13 @@ impl Making {
     fn advance<D: Disk>(&mut self, keeper: &mut Keeper<D>) -> io::Result<Result<bool, String>> {
         let end = self.end();
         let Some(replay) = &mut self.replay else {
+            if let Goal::Index(sealed) = self.goal {
+                self.as_of = keeper.shared.read().changes();
+                match keeper.rescan(sealed)? {
+                    Ok(standing) => self.standing = standing,
+                    Err(why) => return Ok(Err(why)),
+                }
+            }
             let begin = match self.goal {
                 Goal::Checkpoint(index, _) => keeper.replay_before(index.previous(), None)?,
                 Goal::Index(sealed) => keeper.replay_before(sealed.last, Some(sealed.first.previous()))?,
@@ -212,7 +226,18 @@ impl Making {
                 Goal::Index(sealed) if replay.at.index < sealed.first.previous() => sealed.first.previous(),
                 _ => end,
             };
-            match keeper.entries(replay.at.index.next(), stop)? {
+            let next = replay.at.index.next();
+            let standing = self
+                .standing
+                .range(next..=stop.max(next))
+                .take(limits::READ_ENTRIES_MAX);
+            let standing: Vec<Entry> = standing.map(|(_, (_, entry))| entry.clone()).collect();
+            let entries = if standing.first().is_some_and(|entry| entry.index == next) {
+                Ok(standing)
+            } else {
+                keeper.entries(next, stop)?
+            };
+            match entries {
                 Ok(entries) => {
                     if let Some(why) = entries.iter().find_map(|entry| replay.apply(entry).err()) {
                         return Ok(Err(why));
@@ -229,7 +254,9 @@ impl Making {
                 if replay.at.index < end {
                     return Ok(Ok(false));
                 }
-                keeper.write_index(replay, sealed.segment, sealed.first, sealed.last)
+                let places = self.standing.values().map(|&(lsn, _)| lsn).collect();
+                let range = (sealed.first, sealed.last);
+                keeper.write_index(replay, sealed.segment, range, (places, self.as_of))
             }
             Goal::Checkpoint(index, live) => {
                 // Each time, so that what is pending stays less than a segment's.
@@ -308,7 +335,17 @@ impl<D: Disk> Keeper<D> {
             return Ok(false);
         }
         replay.indexed_to(first.previous());
-        Ok(self.write_index(replay, segment, first, last)?.is_ok())
+        let (places, as_of) = {
+            let index = self.shared.read();
+            let count = (last.0 + 1).saturating_sub(first.0) as usize;
+            (index.range(GroupId::ROOT, first, last, count), index.changes())
+        };
+        if first.0 + places.len() as u64 != last.0 + 1 {
+            return Ok(false); // some can't be read
+        }
+        Ok(self
+            .write_index(replay, segment, (first, last), (places, as_of))?
+            .is_ok())
     }
 
     /// Writes an index file of the entries `first..=last`, whose items are pending.
@@ -316,19 +353,14 @@ impl<D: Disk> Keeper<D> {
         &mut self,
         replay: &mut Replay,
         segment: Segment,
-        first: LogIndex,
-        last: LogIndex,
+        (first, last): (LogIndex, LogIndex),
+        (places, as_of): (Vec<Lsn>, u64),
     ) -> io::Result<Result<bool, String>> {
-        let as_of = self.shared.read().changes();
         let ends = replay
             .ends
             .iter()
             .map(|(&room, &(position, seq))| (room, position, seq));
         let mut writer = SealedWriter::new(segment, GroupId::ROOT, first, ends);
-        let places = match self.places(segment, first, last)? {
-            Ok(places) => places,
-            Err(why) => return Ok(Err(why)),
-        };
         for (index, lsn) in (first.0..).map(LogIndex).zip(places) {
             writer.entry(index, lsn);
         }
@@ -344,61 +376,6 @@ impl<D: Disk> Keeper<D> {
         self.shared.write().sealed(sealed, as_of);
         replay.indexed_to(last);
         Ok(Ok(true))
-    }
-
-    /// Where the entries `first..=last`, which stand in a segment or were filled since, stand. In words why that can't be told.
-    fn places(&mut self, segment: Segment, first: LogIndex, last: LogIndex) -> io::Result<Result<Vec<Lsn>, String>> {
-        let count = usize::try_from((last.0 + 1).saturating_sub(first.0)).unwrap_or(usize::MAX);
-        let changed = match self.shared.read().look(GroupId::ROOT, first, last, count.max(1)) {
-            _ if count == 0 => return Ok(Ok(Vec::new())),
-            Lookup::Places(places) if places.len() == count => return Ok(Ok(places)),
-            Lookup::Sealed(_, changed) => changed,
-            _ => return Ok(Err("not all of its entries can be read".to_owned())),
-        };
-        // There was an index file, and it is of no use: the segment itself says where they stand, the last one of an index counts.
-        let mut found: BTreeMap<LogIndex, Lsn> = BTreeMap::new();
-        inspect_one(&self.disk, self.directory, segment, &mut |seen| {
-            if let Seen::Record(_, _, header, _) = seen
-                && header.kind == Kind::Entry
-            {
-                found.insert(header.index, header.lsn);
-            }
-            true
-        })?;
-        for (index, lsn) in changed {
-            match lsn {
-                Some(lsn) => found.insert(index, lsn),
-                None => found.remove(&index),
-            };
-        }
-        let indexes: Vec<LogIndex> = (first.0..=last.0).map(LogIndex).collect();
-        let missing: Vec<LogIndex> = indexes
-            .iter()
-            .filter(|index| !found.contains_key(index))
-            .copied()
-            .collect();
-        if missing.is_empty() {
-            return Ok(Ok(indexes
-                .iter()
-                .filter_map(|index| found.get(index))
-                .copied()
-                .collect()));
-        }
-        let what = format!(
-            "damaged: {}: {} of its entries can't be found",
-            segment.file(),
-            missing.len()
-        );
-        missing
-            .iter()
-            .for_each(|&index| self.shared.write().lose(GroupId::ROOT, index));
-        let holes = missing.into_iter().map(|index| Hole { index, term: None });
-        self.say(Kept::Damaged {
-            group: GroupId::ROOT,
-            holes: holes.collect(),
-            what: what.clone(),
-        });
-        Ok(Err(what))
     }
 
     fn write_checkpoint(&mut self, replay: &Replay) -> io::Result<Result<bool, String>> {

@@ -7,6 +7,7 @@ pub mod keeper;
 mod making;
 pub mod offline;
 pub mod open;
+mod rescan;
 mod retaining;
 mod scrubbing;
 mod transfer;

@@ -104,6 +104,24 @@ impl<D: Disk> Reader<D> {
         &self.entries
     }
 
+    /// The entry that stands at a place; `None` if it isn't there, or can't be read.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn entry_at(
+        &mut self,
+        group: GroupId,
+        index: LogIndex,
+        lsn: Lsn,
+    ) -> io::Result<Option<crate::cluster::message::Entry>> {
+        let spot = Spot::At(lsn);
+        let mut gathered = Gathered::new(0);
+        match self.fetch(&[Wanted { group, index, spot }], &mut gathered) {
+            Err(Trouble::Io(error)) => Err(error),
+            _ => Ok(gathered.entries.pop()),
+        }
+    }
+
     /// The rooms begin anew at these last positions and numbers, and these items come after them: what was known is forgotten.
     ///
     /// # Panics
