@@ -89,6 +89,9 @@ impl<D: Disk> Keeper<D> {
             self.job(job)?;
             return Ok(Step::More);
         }
+        if self.remove_void()? {
+            return Ok(Step::More);
+        }
         if let Some(mut making) = self.making.take() {
             if making.step(self)? {
                 self.tell_holdings();

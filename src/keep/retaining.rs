@@ -50,6 +50,21 @@ impl<D: Disk> Keeper<D> {
         Ok(())
     }
 
+    /// Removes the segments from before the log began anew, at once: a server that was away for long has as much of them as retention
+    /// allows, and is about to get as much again. Whether there were any.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn remove_void(&mut self) -> io::Result<bool> {
+        let before = self.shared.read().void_before();
+        let Some(before) = before else {
+            return Ok(false);
+        };
+        let removed = remove_segments(&self.disk, &self.shared, before)?;
+        self.tell_holdings();
+        Ok(removed > 0)
+    }
+
     /// Keeps some checkpoints, evenly apart: retention goes from one to the next, and one that is damaged has another before it.
     ///
     /// # Errors

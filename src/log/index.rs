@@ -18,6 +18,8 @@ pub struct EntryIndex {
     groups: BTreeMap<GroupId, Entries>,
     /// Segments whose index files can't be read.
     lost: BTreeSet<Lsn>,
+    /// Segments that begin before this hold nothing of any group: the log has begun anew behind them.
+    void_before: Lsn,
     /// Counts what was filled and lost.
     changes: u64,
     /// Counts what was sealed and removed.
@@ -180,6 +182,18 @@ impl EntryIndex {
             ..Entries::default()
         };
         self.groups.insert(group, anew);
+    }
+
+    /// The log has begun anew with the segment at this position, for every group and for good: those before may go.
+    pub fn put_beginning(&mut self, base: Lsn) {
+        self.void_before = base;
+    }
+
+    /// Where the log has begun anew, if segments from before are still there.
+    #[must_use]
+    pub fn void_before(&self) -> Option<Lsn> {
+        let (&oldest, _) = self.segments.first_key_value()?;
+        (oldest < self.void_before).then_some(self.void_before)
     }
 
     /// The number of changes by `fill` and `lose` up to now; to be asked for before places are read for an index file.

@@ -205,7 +205,9 @@ impl<D: Disk> Log<D> {
             .collect();
         let from = walk_from(&segments, &heads, &ends, options.checkpoint)?;
         let (skipped, walked) = known.split_at((from.1 - from.0).min(known.len()));
-        let index = index_of(&heads, from.0, skipped);
+        let mut index = index_of(&heads, from.0, skipped);
+        // Perhaps the process ended before the segments before it were removed.
+        index.put_beginning(segments[from.0].0.base);
         let mut walk = Walk::new(
             directory,
             &segments,

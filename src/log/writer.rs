@@ -294,7 +294,13 @@ impl<D: Disk> Log<D> {
         tail.begin(at, chain, vec![members.clone()]);
         tail.committed(at.index);
         self.shared.write().begin(group, at.index);
-        self.next_segment(Some(group))
+        self.next_segment(Some(group))?;
+        self.write()?;
+        self.sync_file()?;
+        if self.tails.len() == 1 {
+            self.shared.write().put_beginning(self.segment.base);
+        }
+        Ok(())
     }
 
     /// Begins the log of a group anew behind a checkpoint that is durable, and makes that durable: what [`Record::Base`] does, for
@@ -303,11 +309,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// What the disk says; the log is then closed.
     pub fn begin_anew(&mut self, group: GroupId, at: LogPosition, chain: u32, members: &Entry) -> io::Result<()> {
-        self.guarded(|log| {
-            log.begin_group(group, at, chain, members)?;
-            log.write()?;
-            log.sync_file()
-        })
+        self.guarded(|log| log.begin_group(group, at, chain, members))
     }
 
     /// Commit positions ride along with a batch, at its end: they speak of entries that stand before.

@@ -107,7 +107,7 @@ fn repairs_itself(damage: impl FnOnce(&Path), quarantine: Quarantine) {
     comes_back(cluster, &server1, &mut texts, quarantine);
 }
 
-fn comes_back(mut cluster: Cluster, server1: &Path, texts: &mut Vec<String>, quarantine: Quarantine) {
+fn comes_back(mut cluster: Cluster, server1: &Path, texts: &mut Vec<String>, quarantine: Quarantine) -> Cluster {
     let mut more = |cluster: &Cluster| {
         let next = small(texts.len() + 1, texts.len() + 5);
         send(cluster, &next);
@@ -141,6 +141,7 @@ fn comes_back(mut cluster: Cluster, server1: &Path, texts: &mut Vec<String>, qua
         cluster.messages("server1", "ops").texts("text") == all,
         "server1 lacks messages"
     );
+    cluster
 }
 
 #[test]
@@ -194,7 +195,8 @@ fn a_server_whose_vote_is_damaged_votes_again_only_as_a_new_one() {
     let seals = data::all(&server1, SEAL);
     let after = |seal: &&data::Place| (&seal.segment, seal.offset) > (&vote.segment, vote.offset);
     seals.iter().filter(after).for_each(data::Place::flip_payload);
-    comes_back(cluster, &server1, &mut texts, Quarantine::Filled);
+    // The directory is there as long as the cluster is.
+    let _cluster = comes_back(cluster, &server1, &mut texts, Quarantine::Filled);
     assert_ne!(fs::read(server1.join("identity")).expect("an identity"), identity);
 }
 
