@@ -8,6 +8,8 @@ mod making;
 pub mod open;
 mod retaining;
 mod scrubbing;
+#[cfg(test)]
+mod tests;
 mod transfer;
 pub mod worker;
 
