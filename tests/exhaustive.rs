@@ -261,7 +261,7 @@ fn forged_votes_are_caught() {
         Sabotage::ForgedVotes,
         Root::Gathered,
         bounds,
-        1_000_000,
+        6_000_000,
         &["election safety"],
     );
 }

@@ -10,6 +10,8 @@ pub mod open;
 mod rescan;
 mod retaining;
 mod scrubbing;
+#[cfg(test)]
+mod tests;
 mod transfer;
 pub mod worker;
 

@@ -145,11 +145,11 @@ impl EntryIndex {
         let (_, full) = segments.split_last()?;
         let segment = *full.iter().find(|segment| self.sealed_of(**segment).is_none())?;
         let within = entries.places.lower_bound(segment.end().0 / ALIGNMENT) as u64;
-        // Places leave memory in blocks: some of those that are there still may be in an index file already.
-        let sealed = self.last_sealed(group).map_or(entries.first, LogIndex::next);
+        // Memory forgets in whole blocks: the first in it may stand in a segment that has its file.
+        let sealed = self.last_sealed(group).unwrap_or(LogIndex(0));
         Some((
             segment,
-            entries.first.max(sealed),
+            entries.first.max(sealed.next()),
             LogIndex((entries.first.0 + within).saturating_sub(1)),
         ))
     }

@@ -258,3 +258,28 @@ fn memory_does_not_grow_with_history() {
     // A million entries in a thousand segments.
     assert!(index.memory() < 150_000, "{} bytes", index.memory());
 }
+
+#[test]
+fn the_next_segment_without_an_index_begins_where_the_last_one_with_one_ends() {
+    let mut index = EntryIndex::default();
+    let segments = [0, 800, 1600, 2400].map(|base| Segment {
+        base: Lsn(base),
+        size: 800,
+    });
+    segments.iter().for_each(|&segment| index.put_segment(segment));
+    for i in 1..=35 {
+        index.put(ROOT, LogIndex(i), Lsn(i * 80 - 80));
+    }
+    for (number, first, last) in [(0, 1, 10), (1, 11, 20), (2, 21, 30)] {
+        let next = index.unsealed(ROOT);
+        assert_eq!(next, Some((segments[number], LogIndex(first), LogIndex(last))));
+        let sealed = Sealed {
+            segment: segments[number],
+            group: ROOT,
+            first: LogIndex(first),
+            last: LogIndex(last),
+        };
+        index.sealed(sealed, 0);
+    }
+    assert_eq!(index.unsealed(ROOT), None);
+}
