@@ -22,7 +22,14 @@ fn pages() -> [(&'static str, Vec<&'static Table>); 3] {
         ("man/syncnet.1", vec![&chat::CHAT, &chat::SEND, &chat::TAIL]),
         (
             "man/syncnetctl.8",
-            vec![&syncnetctl::MAIN, &syncnetctl::STATUS, &syncnetctl::WATCH],
+            vec![
+                &syncnetctl::MAIN,
+                &syncnetctl::STATUS,
+                &syncnetctl::WATCH,
+                &syncnetctl::LOG,
+                &syncnetctl::VERIFY,
+                &syncnetctl::DUMP,
+            ],
         ),
     ]
 }
@@ -129,7 +136,7 @@ fn help_and_manual_name_the_same_environment() {
 
 #[test]
 fn the_programs_print_the_help_of_their_tables() {
-    let programs: [(&str, &[&str], &Table); 7] = [
+    let programs: [(&str, &[&str], &Table); 10] = [
         (env!("CARGO_BIN_EXE_syncnetd"), &[], &syncnetd::TABLE),
         (env!("CARGO_BIN_EXE_syncnet"), &[], &chat::CHAT),
         (env!("CARGO_BIN_EXE_syncnet"), &["send"], &chat::SEND),
@@ -137,6 +144,13 @@ fn the_programs_print_the_help_of_their_tables() {
         (env!("CARGO_BIN_EXE_syncnetctl"), &[], &syncnetctl::MAIN),
         (env!("CARGO_BIN_EXE_syncnetctl"), &["status"], &syncnetctl::STATUS),
         (env!("CARGO_BIN_EXE_syncnetctl"), &["watch"], &syncnetctl::WATCH),
+        (env!("CARGO_BIN_EXE_syncnetctl"), &["log"], &syncnetctl::LOG),
+        (
+            env!("CARGO_BIN_EXE_syncnetctl"),
+            &["log", "verify"],
+            &syncnetctl::VERIFY,
+        ),
+        (env!("CARGO_BIN_EXE_syncnetctl"), &["log", "dump"], &syncnetctl::DUMP),
     ];
     for (program, subcommand, table) in programs {
         let run = |option: &str| {

@@ -54,7 +54,7 @@ fn misuse_is_no_alarm_and_names_the_help() {
     );
     expect(&run(&["status", "--json", "-s", "here"]), 3, "", "\"here\"");
     expect(&run(&["watch", "-i", "0"]), 2, "", "--interval 0");
-    expect(&run(&[]), 2, "", "status or watch");
+    expect(&run(&[]), 2, "", "status, watch or log");
     let dir = tempfile::tempdir().unwrap();
     let output = syncnetctl(&dir, &["status"])
         .env("SYNCNET_SERVERS", "here")
