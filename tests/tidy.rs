@@ -213,7 +213,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The log knows entries and their chain, not how they are agreed on.
     ("log", &["cluster::message", "cluster::chain", "wire"]),
     // The housekeeper replays what the log holds, and knows no more of how it is agreed on than the log does.
-    ("keep", &["cluster::message", "cluster::chain", "chat", "wire", "log"]),
+    (
+        "keep",
+        &["cluster::message", "cluster::chain", "cluster::members", "chat", "wire", "log"],
+    ),
     // Of the housekeeper only what it is asked and what it says.
     (
         "node",

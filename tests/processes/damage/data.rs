@@ -1,5 +1,8 @@
 //! A data directory as its manual page describes it, to be damaged in a chosen place.
 
+// Two test programs share this, and each uses a part.
+#![allow(dead_code)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
