@@ -205,6 +205,8 @@ pub const KEEP_JOBS_MAX: usize = 64;
 pub const SCRUB_PERIOD: Span = Span::from_ms(3 * 24 * 3_600_000);
 /// The longest rest between two looks at something.
 pub const SCRUB_REST_MAX: Span = Span::from_ms(60_000);
+/// While it rests, the housekeeper looks so often whether a reader has found an index file damaged. It costs a look at a lock.
+pub const KEEP_LOOK: Span = Span::from_ms(100);
 /// Bytes of a segment that are looked at in one step.
 pub const SCRUB_STEP_BYTES: usize = 64 * 1024;
 

@@ -215,7 +215,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The housekeeper replays what the log holds, and knows no more of how it is agreed on than the log does.
     (
         "keep",
-        &["cluster::message", "cluster::chain", "cluster::members", "chat", "wire", "log"],
+        &[
+            "cluster::message",
+            "cluster::chain",
+            "cluster::members",
+            "chat",
+            "wire",
+            "log",
+        ],
     ),
     // Of the housekeeper only what it is asked and what it says.
     (

@@ -38,6 +38,8 @@ pub struct Keeper<D: Disk> {
     pub(super) scrubbing: Scrubbing<D>,
     /// The index file of a segment couldn't be made: not to be tried again at once.
     pub(super) index_failed: bool,
+    /// It rests because of that.
+    gave_up: bool,
     answers: VecDeque<Kept>,
     /// What was last said to be kept.
     told: Option<Holdings>,
@@ -62,6 +64,7 @@ impl<D: Disk> Keeper<D> {
             jobs: VecDeque::new(),
             making: None,
             index_failed: false,
+            gave_up: false,
             answers: VecDeque::new(),
             told: None,
         }
@@ -82,6 +85,7 @@ impl<D: Disk> Keeper<D> {
     /// # Errors
     /// What the disk says; nothing must be tried again then.
     pub fn step(&mut self) -> io::Result<Step> {
+        self.gave_up = false;
         if self.told.is_none() {
             self.tell_holdings();
         }
@@ -102,6 +106,7 @@ impl<D: Disk> Keeper<D> {
         }
         if std::mem::take(&mut self.index_failed) {
             // The others may have what is missing.
+            self.gave_up = true;
             return Ok(Step::Rest(limits::SCRUB_REST_MAX));
         }
         if self.renew_index()? {
@@ -112,6 +117,13 @@ impl<D: Disk> Keeper<D> {
             return Ok(Step::More);
         }
         self.scrub().map(Step::Rest)
+    }
+
+    /// Whether something has come up that a rest should end for: a reader waits for an index file that it found damaged, or the log has
+    /// begun anew.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.gave_up && (self.shared.read().void_before().is_some() || self.wrong_index().is_some())
     }
 
     fn job(&mut self, job: KeepJob) -> io::Result<()> {

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 
 use super::keeper::{Keeper, Step};
 use super::{KeepJob, Kept};
-use crate::limits::{ANSWERS_MAX, KEEP_JOBS_MAX};
+use crate::limits::{ANSWERS_MAX, KEEP_JOBS_MAX, KEEP_LOOK};
 use crate::log::disk::Disk;
 use crate::log::worker::Notify;
 
@@ -46,6 +46,18 @@ impl KeepWorker {
     }
 }
 
+/// Waits for a job, or until the rest is over. What readers and the writer find is not sent over the channel, so it is looked for.
+fn wait<D: Disk>(keeper: &Keeper<D>, jobs: &Receiver<KeepJob>, rest: Duration) -> Result<KeepJob, RecvTimeoutError> {
+    let mut left = rest;
+    loop {
+        let slice = left.min(Duration::from_micros(KEEP_LOOK.0));
+        match jobs.recv_timeout(slice) {
+            Err(RecvTimeoutError::Timeout) if left > slice && !keeper.is_wanted() => left -= slice,
+            other => return other,
+        }
+    }
+}
+
 fn keep<D: Disk>(
     mut keeper: Keeper<D>,
     jobs: &Receiver<KeepJob>,
@@ -61,7 +73,7 @@ fn keep<D: Disk>(
                 TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
             })
         } else {
-            jobs.recv_timeout(rest)
+            wait(&keeper, jobs, rest)
         };
         match next {
             Ok(job) => keeper.take(job),

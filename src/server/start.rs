@@ -320,7 +320,12 @@ fn open_failure(data: &Path, error: &OpenError) -> Failure {
 }
 
 fn report(report: &crate::log::recovery::Report) {
-    log::info!("the log has {} records in {} segments", report.records, report.segments);
+    // A checkpoint and index files tell of the segments before.
+    log::info!(
+        "the log has {} segments; the {} records at its end were read and are whole",
+        report.segments,
+        report.records
+    );
     if let Some((file, offset)) = &report.cut_at {
         log::info!(
             "{} bytes of a torn end were cut off at {file} offset {offset}",
