@@ -115,9 +115,13 @@ impl Cluster {
     pub(super) fn report_holes(&mut self) {
         if let (Some(first), Some(last)) = (self.log.first_hole(), self.log.last_hole()) {
             let holes = self.log.holes();
-            let text = format!(
-                "{holes} entries of the log can't be read (from {first} to {last}): the others are asked for them"
-            );
+            let text = if first == last {
+                format!("entry {first} of the log can't be read: the others are asked for it")
+            } else {
+                format!(
+                    "{holes} entries of the log can't be read (from {first} to {last}): the others are asked for them"
+                )
+            };
             self.event(Level::Warn, text);
         }
     }

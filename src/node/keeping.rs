@@ -156,6 +156,10 @@ impl Node {
 
     /// Something in the log can't be read. What others hold is fetched from them.
     pub(super) fn damaged(&mut self, holes: &[Hole], what: String) {
+        let what = match what.strip_prefix("damaged: ") {
+            Some(_) => what,
+            None => format!("damaged: {what}"),
+        };
         if self.keeping.reported.as_ref() != Some(&what) {
             self.event(Level::Error, what.clone());
             self.keeping.reported = Some(what);
