@@ -231,7 +231,13 @@ impl Oracle {
                 self.servers[at].compared = cluster.base().index;
                 continue;
             }
-            if entries.first().is_none_or(|first| first.index != index) {
+            let missing = entries.first().is_none_or(|first| first.index != index);
+            if missing && index <= cluster.durable() && index.0 <= self.entries.len() as u64 {
+                // It can't be read here, which isn't noticed before somebody reads it; what it is was seen elsewhere.
+                self.servers[at].compared = index;
+                continue;
+            }
+            if missing {
                 // Known to be committed, and not here yet.
                 break;
             }
