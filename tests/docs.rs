@@ -271,7 +271,17 @@ fn the_codes_stand_in_the_manual_in_their_order() {
 }
 
 /// Options of other programs that the README types.
-const FOREIGN: &[&str] = &["release", "system", "now", "hang", "messages", "retention"];
+const FOREIGN: &[&str] = &[
+    "release",
+    "system",
+    "now",
+    "hang",
+    "messages",
+    "retention",
+    "mix",
+    "seeds",
+    "shrink",
+];
 
 #[test]
 fn the_readme_types_options_that_exist() {

@@ -328,7 +328,8 @@ impl<D: Disk> Keeper<D> {
                 None
             }
         };
-        let Some((segment, first, last)) = next.filter(|&(_, _, last)| last <= replay.at.index) else {
+        // Only when an entry after it is durable: then the head of the next segment is, too, and this one never goes on after a power cut.
+        let Some((segment, first, last)) = next.filter(|&(_, _, last)| last < replay.at.index) else {
             return Ok(false);
         };
         if replay.indexed >= first || replay.at.index < first.previous() {
