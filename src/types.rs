@@ -183,6 +183,21 @@ pub enum Level {
     Debug,
 }
 
+/// What a process has used until now, as the system counts it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Usage {
+    /// Microseconds of processor time in its own code.
+    pub user_us: u64,
+    /// Microseconds of processor time in the system's.
+    pub system_us: u64,
+    /// Bytes of memory that it holds now; 0 if the system doesn't say.
+    pub resident_bytes: u64,
+    /// The processors on which it may run; empty if the system doesn't say.
+    pub processors: Vec<u16>,
+    /// The processor on which this was answered.
+    pub processor: u16,
+}
+
 /// The `id` of a server in the configuration, kept inline so that it is `Copy`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerId {

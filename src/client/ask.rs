@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::health::Row;
 use crate::limits;
-use crate::types::{ServerId, Span};
+use crate::types::{ServerId, Span, Usage};
 use crate::wire::client::{
     MAGIC, Request, Response, ServerAddress, StatusRow, VERSIONS, decode_response, encode_request,
 };
@@ -68,6 +68,45 @@ const QUESTION: u64 = 1;
 /// # Errors
 /// Why there is no answer.
 pub fn ask(address: &str, timeout: Span) -> Result<Answer, AskError> {
+    put(
+        address,
+        timeout,
+        &Request::Status { id: QUESTION },
+        |response| match response {
+            Response::Status {
+                id: QUESTION,
+                row,
+                servers,
+                cluster,
+            } => Some(Answer { row, servers, cluster }),
+            _ => None,
+        },
+    )
+}
+
+/// Asks the server at `host:port` what its process has used. [`AskError::Refused`] by servers that don't know the question yet.
+///
+/// # Errors
+/// Why there is no answer.
+pub fn ask_usage(address: &str, timeout: Span) -> Result<Usage, AskError> {
+    put(
+        address,
+        timeout,
+        &Request::Usage { id: QUESTION },
+        |response| match response {
+            Response::Usage { id: QUESTION, usage } => Some(usage),
+            _ => None,
+        },
+    )
+}
+
+/// Puts a question to a server; `pick` knows its answer.
+fn put<T>(
+    address: &str,
+    timeout: Span,
+    request: &Request,
+    pick: impl Fn(Response) -> Option<T>,
+) -> Result<T, AskError> {
     let deadline = Instant::now() + Duration::from_micros(timeout.0);
     let mut stream = connect(address, deadline)?;
     let mut question = Vec::new();
@@ -78,7 +117,7 @@ pub fn ask(address: &str, timeout: Span) -> Result<Answer, AskError> {
     };
     // Both at once: there is nothing in the welcome that the question depends on.
     encode_request(&hello, &mut question);
-    encode_request(&Request::Status { id: QUESTION }, &mut question);
+    encode_request(request, &mut question);
     stream.set_write_timeout(Some(left(deadline)?))?;
     stream.write_all(&question)?;
 
@@ -93,17 +132,14 @@ pub fn ask(address: &str, timeout: Span) -> Result<Answer, AskError> {
         if let Some((response, consumed)) = body {
             bytes.drain(..consumed);
             match response.map_err(|e| AskError::NotOurs(e.to_string()))? {
-                Response::Status {
-                    id: QUESTION,
-                    row,
-                    servers,
-                    cluster,
-                } => return Ok(Answer { row, servers, cluster }),
                 Response::Refused { id: QUESTION, text, .. } | Response::Fatal { text } => {
                     return Err(AskError::Refused(text));
                 }
-                // The welcome, and what servers say unasked.
-                _ => continue,
+                // Others are the welcome, and what servers say unasked.
+                response => match pick(response) {
+                    Some(answer) => return Ok(answer),
+                    None => continue,
+                },
             }
         }
         stream.set_read_timeout(Some(left(deadline)?))?;

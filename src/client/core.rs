@@ -327,6 +327,8 @@ impl Core {
             | Response::Who { .. }
             | Response::Status { .. }
             | Response::Pong { .. }) => self.answered(now, answer),
+            // Nobody asks it here.
+            Response::Usage { .. } => {}
         }
     }
 

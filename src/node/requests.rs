@@ -158,6 +158,7 @@ impl Node {
                 );
             }
             Request::Ping { id } => self.reply(conn, Response::Pong { id }),
+            Request::Usage { id } => self.effects.push_back(Effect::Usage(conn, id)),
         }
     }
 

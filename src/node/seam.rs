@@ -90,6 +90,8 @@ pub enum Effect {
     Datagram(Datagram),
     /// Answer a client.
     Reply(ConnId, Response),
+    /// Tell a client what this process has used, which only the system knows: the answer to its question of this id.
+    Usage(ConnId, u64),
     /// The connection's subscriptions may have something: call [`Node::pump`](crate::node).
     Deliver(ConnId),
     /// Close the connection once its answers are sent.

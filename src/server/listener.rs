@@ -8,9 +8,8 @@ use std::collections::HashMap;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
-use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::limits;
+use crate::{limits, machine};
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -139,20 +138,9 @@ impl Census {
 #[must_use]
 pub fn connections_max() -> usize {
     let wanted = (limits::CONNECTIONS_MAX + limits::DESCRIPTORS_RESERVED) as u64;
-    let mut limit = getrlimit(Resource::Nofile);
-    if let (Some(current), maximum) = (limit.current, limit.maximum)
-        && current < wanted
-    {
-        limit.current = Some(maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            log::warn!("the limit of open files stays at {current}: {error}");
-            limit.current = Some(current);
-        }
-    }
-    let descriptors = limit
-        .current
-        .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    descriptors
+    let descriptors = machine::raise_descriptors(wanted);
+    usize::try_from(descriptors)
+        .unwrap_or(usize::MAX)
         .saturating_sub(limits::DESCRIPTORS_RESERVED)
         .clamp(1, limits::CONNECTIONS_MAX)
 }

@@ -20,8 +20,10 @@ use super::timers::Timers;
 use super::{Alarm, Context, Door, Failure, Ids};
 use crate::limits;
 use crate::log::directory::DataDir;
+use crate::machine;
 use crate::node::{Effect, Input, Node};
 use crate::types::{ConnId, Level, Now, ServerId, Tick};
+use crate::wire::client::Response;
 
 /// Under these the fixed sources are told of; connections come after them.
 pub const CLIENT_DOOR: Token = Token(0);
@@ -425,6 +427,10 @@ impl Server {
             Effect::Peer(server, message) => self.peers.send(server, &message, context!(self)),
             Effect::Datagram(datagram) => self.datagrams.send(datagram, self.node.sender(), self.now.tick),
             Effect::Reply(conn, response) => self.clients.reply(conn, &response),
+            Effect::Usage(conn, id) => {
+                let usage = machine::usage();
+                self.clients.reply(conn, &Response::Usage { id, usage });
+            }
             Effect::Deliver(conn) => self.clients.deliver(conn),
             Effect::Close(conn) => self.clients.closing(conn, context!(self)),
             Effect::Event(event) => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, decode, encode, frame};
 use crate::chat::command::{self, Code, Content, Outcome};
 use crate::limits;
-use crate::types::{Blob, ClientSeq, Lamport, Position, RoomId, Seq, ServerId, SessionId};
+use crate::types::{Blob, ClientSeq, Lamport, Position, RoomId, Seq, ServerId, SessionId, Usage};
 
 /// The client protocol's versions that this program speaks: (lowest, highest).
 pub const VERSIONS: (u16, u16) = (1, 1);
@@ -94,6 +94,11 @@ pub enum Request {
     },
     /// Answered by `Pong`.
     Ping {
+        /// Repeated in the answer.
+        id: u64,
+    },
+    /// What has this server's process used? Answered by `Usage`; by `Fatal` from servers that don't know the question yet.
+    Usage {
         /// Repeated in the answer.
         id: u64,
     },
@@ -260,6 +265,13 @@ pub enum Response {
         /// The numbers of the first and the last message among them; the first is 0 if this server can't know it. The second is below
         /// the first if there is none, and is in any case the number of the last message before the next item.
         seqs: (Seq, Seq),
+    },
+    /// The answer to `Usage`.
+    Usage {
+        /// The id of the question.
+        id: u64,
+        /// What it has used.
+        usage: Usage,
     },
 }
 
@@ -528,5 +540,19 @@ mod tests {
             seqs: (Seq(3), Seq(4)),
         };
         assert_eq!(body(&gap), [17, 1, 2, 251, 44, 1, 3, 4]);
+        let usage = Response::Usage {
+            id: 5,
+            usage: Usage {
+                user_us: 300,
+                system_us: 2,
+                resident_bytes: 1 << 20,
+                processors: vec![0, 1],
+                processor: 1,
+            },
+        };
+        assert_eq!(body(&usage), [18, 5, 251, 44, 1, 2, 252, 0, 0, 16, 0, 2, 0, 1, 1]);
+        out.clear();
+        encode_request(&Request::Usage { id: 5 }, &mut out);
+        assert_eq!(out, [2, 0, 0, 0, 11, 5]);
     }
 }

@@ -499,6 +499,7 @@ impl World {
                     self.flush(id);
                 }
             }
+            Effect::Usage(..) => self.fail("nobody here asks for what only a system knows".to_string()),
             Effect::Deliver(conn) => {
                 if let Some(process) = &mut self.servers[at].process {
                     process.ready.insert(conn.0);
