@@ -1,4 +1,4 @@
-//! `syncnetctl`: says how the servers of a cluster are, once or again and again, and looks at data directories.
+//! `syncnetctl`: says how the servers of a cluster are, once or again and again, measures them, and looks at data directories.
 
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::Path;
@@ -9,6 +9,7 @@ use syncnet::cli::syncnet::Common;
 use syncnet::cli::syncnetctl::{Args, Command, Form, parse};
 use syncnet::cli::{Line, Misuse};
 use syncnet::client::ask::{Survey, survey};
+use syncnet::client::bench;
 use syncnet::client::report::Report;
 use syncnet::client::settings::{Environment, Settings};
 use syncnet::client::time::rfc3339;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
             from,
             to,
         } => return log_dump(directory, *json, &Range { from: *from, to: *to }),
-        Command::Status { .. } | Command::Watch { .. } => {}
+        Command::Status { .. } | Command::Watch { .. } | Command::Bench(_) => {}
     }
     let given = Common {
         servers: args.servers.clone(),
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     match args.command {
         Command::Status { form } => status(&args, &settings, form),
         Command::Watch { interval } => watch(&args, &settings, interval),
+        Command::Bench(ref bench) => ExitCode::from(bench::run(bench, &settings, args.timeout)),
         // These ended before: they ask no server.
         Command::Verify { .. } | Command::Dump { .. } => ExitCode::SUCCESS,
     }

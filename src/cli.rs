@@ -1,6 +1,7 @@
 //! Command lines. Each program has one table of its options: the parser is driven by it and the help is rendered from it, so
 //! that neither can know an option that the other doesn't. The typed results are in a module for each program.
 
+pub mod bench;
 pub mod syncnet;
 pub mod syncnetctl;
 pub mod syncnetd;
@@ -327,7 +328,7 @@ pub fn host_port(text: &str) -> Result<(&str, u16), String> {
 mod tests {
     use super::*;
 
-    const TABLES: [&Table; 10] = [
+    const TABLES: [&Table; 15] = [
         &syncnetd::TABLE,
         &syncnet::CHAT,
         &syncnet::SEND,
@@ -338,6 +339,11 @@ mod tests {
         &syncnetctl::LOG,
         &syncnetctl::VERIFY,
         &syncnetctl::DUMP,
+        &bench::BENCH,
+        &bench::PUBLISH,
+        &bench::FANOUT,
+        &bench::FAILOVER,
+        &bench::IDLE,
     ];
 
     #[test]

@@ -24,7 +24,7 @@
 //! | room | what it is for |
 //! |---|---|
 //! | [`server`] | the poll loop, connections, peer links, datagrams, signals: everything that touches a socket |
-//! | [`client`] | a connection with fail-over and an outbox, and the programs on it; its `core` is pure |
+//! | [`client`] | a connection with fail-over and an outbox, the programs on it, and the bench; its `core` is pure |
 //! | [`node`] | pure. The heart: [`cluster`], [`chat`] and the sessions of clients; `step(now, input)`, `poll()`, `deadline()` |
 //! | [`keep`] | housekeeping of the log: checkpoints, retention, repair of what only the disk knows |
 //! | [`log`] | the append-only log: records, segments, recovery, index, and the two worker threads |

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use support::package;
 use syncnet::chat::command::Code;
-use syncnet::cli::{Table, syncnet as chat, syncnetctl, syncnetd};
+use syncnet::cli::{Table, bench, syncnet as chat, syncnetctl, syncnetd};
 use syncnet::limits;
 
 fn read(path: &str) -> String {
@@ -29,6 +29,11 @@ fn pages() -> [(&'static str, Vec<&'static Table>); 3] {
                 &syncnetctl::LOG,
                 &syncnetctl::VERIFY,
                 &syncnetctl::DUMP,
+                &bench::BENCH,
+                &bench::PUBLISH,
+                &bench::FANOUT,
+                &bench::FAILOVER,
+                &bench::IDLE,
             ],
         ),
     ]
@@ -136,7 +141,7 @@ fn help_and_manual_name_the_same_environment() {
 
 #[test]
 fn the_programs_print_the_help_of_their_tables() {
-    let programs: [(&str, &[&str], &Table); 10] = [
+    let programs: [(&str, &[&str], &Table); 15] = [
         (env!("CARGO_BIN_EXE_syncnetd"), &[], &syncnetd::TABLE),
         (env!("CARGO_BIN_EXE_syncnet"), &[], &chat::CHAT),
         (env!("CARGO_BIN_EXE_syncnet"), &["send"], &chat::SEND),
@@ -151,6 +156,15 @@ fn the_programs_print_the_help_of_their_tables() {
             &syncnetctl::VERIFY,
         ),
         (env!("CARGO_BIN_EXE_syncnetctl"), &["log", "dump"], &syncnetctl::DUMP),
+        (env!("CARGO_BIN_EXE_syncnetctl"), &["bench"], &bench::BENCH),
+        (env!("CARGO_BIN_EXE_syncnetctl"), &["bench", "publish"], &bench::PUBLISH),
+        (env!("CARGO_BIN_EXE_syncnetctl"), &["bench", "fanout"], &bench::FANOUT),
+        (
+            env!("CARGO_BIN_EXE_syncnetctl"),
+            &["bench", "failover"],
+            &bench::FAILOVER,
+        ),
+        (env!("CARGO_BIN_EXE_syncnetctl"), &["bench", "idle"], &bench::IDLE),
     ];
     for (program, subcommand, table) in programs {
         let run = |option: &str| {
@@ -275,7 +289,6 @@ const FOREIGN: &[&str] = &[
     "release",
     "system",
     "now",
-    "hang",
     "messages",
     "retention",
     "mix",

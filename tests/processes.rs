@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "processes/bench.rs"]
+mod bench;
 #[path = "processes/contract.rs"]
 mod contract;
 #[path = "processes/damage.rs"]

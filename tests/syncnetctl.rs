@@ -40,6 +40,9 @@ fn without_an_answer_nothing_can_be_told() {
     expect(&run(&["status", "--json", "-s", &nobody]), 3, &expected, &nobody);
     let output = run(&["status", "--simple", "-s", &nobody]);
     expect(&output, 3, &format!("{nobody} offline\n"), "-s HOST:PORT");
+    for bench in ["publish", "fanout", "idle"] {
+        expect(&run(&["bench", bench, "-s", &nobody]), 3, "", "no server answers");
+    }
     let output = run(&["status", "-s", &nobody]);
     expect(&output, 3, "Summary: 0/1 servers online, 0 leader(s)\n", &nobody);
 }
@@ -54,7 +57,9 @@ fn misuse_is_no_alarm_and_names_the_help() {
     );
     expect(&run(&["status", "--json", "-s", "here"]), 3, "", "\"here\"");
     expect(&run(&["watch", "-i", "0"]), 2, "", "--interval 0");
-    expect(&run(&[]), 2, "", "status, watch or log");
+    expect(&run(&[]), 2, "", "status, watch, log or bench");
+    expect(&run(&["bench"]), 2, "", "publish, fanout, failover or idle");
+    expect(&run(&["bench", "publish", "--pin", "65000"]), 2, "", "--pin");
     let dir = tempfile::tempdir().unwrap();
     let output = syncnetctl(&dir, &["status"])
         .env("SYNCNET_SERVERS", "here")

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::bench::{self, Bench};
 use super::{Line, Misuse, Opt, Table};
 use crate::types::{LogIndex, Span};
 
-const COMMON: &[Opt] = &[
+pub(super) const COMMON: &[Opt] = &[
     Opt::value(
         "server",
         "HOST:PORT",
@@ -20,12 +21,18 @@ const COMMON: &[Opt] = &[
 pub static MAIN: Table = Table {
     name: "syncnetctl",
     summary: "watch over a SyncNet cluster",
-    usage: &["status [OPTIONS]", "watch [OPTIONS]", "log verify|dump [OPTIONS] DIR"],
+    usage: &[
+        "status [OPTIONS]",
+        "watch [OPTIONS]",
+        "log verify|dump [OPTIONS] DIR",
+        "bench publish|fanout|failover|idle [OPTIONS]",
+    ],
     options: &[COMMON],
     subcommands: &[
         ("status", "say how the servers are, once"),
         ("watch", "say it again and again"),
         ("log", "look at a server's data directory"),
+        ("bench", "measure the cluster"),
     ],
     notes: "Environment: SYNCNET_SERVERS (as -s, separated by commas or spaces).",
     misuse: 2,
@@ -103,7 +110,7 @@ pub static DUMP: Table = Table {
 };
 
 /// What `syncnetctl` was asked to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Args {
     /// `host:port` of servers to ask.
     pub servers: Vec<String>,
@@ -114,7 +121,7 @@ pub struct Args {
 }
 
 /// A subcommand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Once.
     Status {
@@ -144,6 +151,8 @@ pub enum Command {
         /// The last.
         to: Option<LogIndex>,
     },
+    /// How much does it do, and what does that cost?
+    Bench(Bench),
 }
 
 /// In which form a status is printed.
@@ -171,6 +180,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Line<Args>, Mis
         "log" if table == &MAIN => Some(&LOG),
         "verify" if table == &LOG => Some(&VERIFY),
         "dump" if table == &LOG => Some(&DUMP),
+        "bench" if table == &MAIN => Some(&bench::BENCH),
+        "publish" if table == &bench::BENCH => Some(&bench::PUBLISH),
+        "fanout" if table == &bench::BENCH => Some(&bench::FANOUT),
+        "failover" if table == &bench::BENCH => Some(&bench::FAILOVER),
+        "idle" if table == &bench::BENCH => Some(&bench::IDLE),
         _ => None,
     })?;
     let mut found = match line {
@@ -213,6 +227,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Line<Args>, Mis
                 to,
             }
         }
+    } else if table != &MAIN && table != &LOG && table != &bench::BENCH {
+        Command::Bench(bench::parse(table, &found)?)
     } else {
         let words: Vec<&str> = table.subcommands.iter().map(|(name, _)| *name).collect();
         let (last, before) = words.split_last().unwrap_or((&"", &[]));

@@ -3,9 +3,11 @@
 //!
 //! Reading order: `calls` (what goes in and out), `core` (the pure state machine) with `servers`, `session`, `outbox`,
 //! `subscription`, `questions` and `pulse`, then `link` (its socket and thread), and the programs `send`, `tail`, `chat`.
-//! Beside them `settings` (whom to ask, under which name), and the status question: `ask`, `health`, `report`.
+//! Beside them `settings` (whom to ask, under which name), the status question: `ask`, `health`, `report`, and `bench`, which measures
+//! a cluster and so speaks the protocol by itself.
 
 pub mod ask;
+pub mod bench;
 pub mod calls;
 pub mod chat;
 pub mod core;

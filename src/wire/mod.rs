@@ -7,6 +7,7 @@
 //! hasn't checked against the bytes that are there.
 
 pub mod auth;
+pub mod bulk;
 pub mod checkpoint;
 pub mod client;
 pub mod command;
