@@ -161,6 +161,7 @@ impl<F: DiskFile> Walk<'_, F> {
         let at = position(header);
         let tail = self.tails.entry(group).or_default();
         if at.index <= self.starts.get(&group).map_or(LogIndex(0), |(last, _)| last.index) {
+            self.void_beginning = true;
             return wrong("it makes void what is in a checkpoint");
         }
         if at.index > tail.last.index.next() && !doubted {

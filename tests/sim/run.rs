@@ -172,8 +172,9 @@ fn live(world: &mut World) {
         }
     }
     if world.servers.iter().any(|server| server.damaged) {
-        // What nobody has asked for is found by looking at everything, and mended.
-        world.run_for(Span(2 * SCRUB_WITHIN.0));
+        // What nobody has asked for is found by looking at everything, and mended: by the look that begins after this one, at the latest,
+        // and each takes a little longer than its rests.
+        world.run_for(Span(3 * SCRUB_WITHIN.0));
         if let Err(text) = world.settle(most) {
             return world.fail(format!("damage isn't mended: {text}"));
         }
