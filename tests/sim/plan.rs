@@ -62,6 +62,12 @@ pub enum Fault {
     HangClient,
     FlippedBit,
     LostDisk,
+    RottenLog,
+    AdmissionCutOff,
+    FormerIsBack,
+    FormerVotes,
+    BrokenBurst,
+    LateLeader,
 }
 
 /// What the early swarm doesn't have.

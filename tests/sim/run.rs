@@ -148,6 +148,7 @@ fn live(world: &mut World) {
         Span(0)
     };
     world.later(peace, Happening::Fault);
+    world.plan_recipes();
     let storm = world.plan.storm;
     if !world.run_for(Span(peace.0 + storm.0)) {
         return;
@@ -180,7 +181,7 @@ fn live(world: &mut World) {
         }
     }
     for at in 0..world.servers.len() {
-        let result = compare_logs(world, at);
+        let result = compare_logs(world, at, world.servers[at].damaged);
         world.check(result);
     }
     let operations = world.counts.get("client operations");
@@ -197,13 +198,12 @@ fn live(world: &mut World) {
     world.counts.add("messages acknowledged", world.oracle.acks);
 }
 
-/// What a server has on its disk must be what was committed, all of it.
-fn compare_logs(world: &mut World, at: usize) -> Result<(), String> {
+/// What a server has on its disk must be what was committed, all of it; where it is spoilt, what a start would fetch may be missing.
+pub fn compare_logs(world: &mut World, at: usize, spoilt: bool) -> Result<(), String> {
     let disk = super::disk::ServerDisk {
         disk: world.servers[at].disk.disk.copy(),
         ..Default::default()
     };
-    let spoilt = world.servers[at].damaged;
     let opened = match open_log(world, at, disk) {
         // What can't be trusted at a start is set aside then; up to then the server has all that it needs.
         Err(OpenError::Untrusted { .. }) if spoilt => return Ok(()),

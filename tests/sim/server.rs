@@ -76,6 +76,8 @@ pub struct Server {
     pub stopping: bool,
     /// Whether its disk has lost something that isn't mended yet.
     pub damaged: bool,
+    /// When that was.
+    pub damaged_at: Tick,
 }
 
 /// A running process.
@@ -125,6 +127,7 @@ impl Server {
             reached: Lsn(0),
             stopping: false,
             damaged: false,
+            damaged_at: Tick(0),
         }
     }
 
@@ -210,6 +213,7 @@ impl World {
         let result = self.oracle.restarted(at, &recovered);
         self.check(result);
         let config = Arc::clone(self.servers[at].config.as_ref().unwrap_or(&self.plan.config));
+        self.quorums.started(at, self.servers[at].directory, &recovered);
         let server = &mut self.servers[at];
         server.reached = opened.log.end();
         server.life += 1;
@@ -434,6 +438,8 @@ impl World {
     pub fn step(&mut self, at: usize, input: Input) {
         let now = self.servers[at].now(self.now);
         self.trace_input(at, &input);
+        let result = self.quorums.hears(at, &input);
+        self.check(result);
         let Some(process) = &mut self.servers[at].process else {
             return;
         };
@@ -470,9 +476,16 @@ impl World {
             Effect::Index(items) => self.reader_job(at, ReaderJob::Index(items)),
             Effect::Read(request) => self.reader_job(at, ReaderJob::Read(request)),
             Effect::Peer(to, message) => {
+                self.watch_votes(at, to, &message);
                 let result = self.oracle.sends(at, to, &message);
                 self.check(result);
-                self.send_to_peer(at, to, &message);
+                if let Some(process) = &self.servers[at].process {
+                    let result = self.quorums.says(at, to, &message, process.node.cluster());
+                    self.check(result);
+                }
+                if !self.loses(at, to, &message) {
+                    self.send_to_peer(at, to, &message);
+                }
             }
             Effect::Datagram(datagram) => {
                 let Some(process) = &mut self.servers[at].process else {
@@ -566,7 +579,8 @@ impl World {
         let result = self
             .oracle
             .observe(at, &process.node, in_flight, &mut self.counts, &mut older);
-        self.check(result);
+        let counted = self.quorums.observe(at, process.node.cluster(), &mut self.counts);
+        self.check(result.and(counted));
     }
 
     /// How far the server has applied; 0 if it doesn't run.

@@ -40,14 +40,19 @@ fn append_bytes(append: &Append) -> usize {
 impl World {
     /// The node wants something written.
     pub fn write(&mut self, at: usize, append: Append) {
-        let Some(process) = &mut self.servers[at].process else {
+        if self.servers[at].process.is_none() {
             return;
-        };
+        }
         let fills = append
             .records
             .iter()
             .filter(|record| matches!(record, Record::Fill { .. }));
         self.counts.add("repairs", fills.count() as u64);
+        self.quorums.writes(at, &append);
+        self.watch_admission(at, &append);
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
         process.appends.push_back(append);
         let waiting = process.appends.len();
         let bytes: usize = process.appends.iter().map(append_bytes).sum();
@@ -105,6 +110,7 @@ impl World {
                 next = Some((limits::SEAL_AFTER, DiskStep::Seal(process.writes)));
                 if let Some(id) = persisted.filter(|&id| id > process.persisted) {
                     process.persisted = id;
+                    self.quorums.synced(at, id);
                     server.inbox.push_back(Arrival::Input(Input::Persisted(id)));
                 }
             }),
