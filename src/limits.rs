@@ -177,6 +177,16 @@ pub const ANSWERS_MAX: usize = 64;
 pub const APPEND_PLACES_FOR_VOTES: usize = 64;
 /// Bytes that the log writer gathers before it writes and syncs. More would make everybody wait for the last to come.
 pub const LOG_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of the disk that segments leave free, so that a server whose log has filled the disk can still count its starts, note what it
+/// knows and end a checkpoint that it has begun.
+pub const DISK_KEPT_FREE_BYTES: u64 = 1024 * 1024;
+/// Bytes that must be free beside two segments for a server to lead: others write to the disk too, and a leader that stops at a full one
+/// makes everybody wait for an election. Lead is taken again only when as much again is free, so that it doesn't go to and fro.
+pub const DISK_MARGIN_BYTES: u64 = 8 * 1024 * 1024;
+/// How often the free space is looked at: one call of the system.
+pub const DISK_LOOK: Span = Span::from_ms(1_000);
+/// The rest before a write is tried again for which there was no space.
+pub const DISK_FULL_REST: Span = Span::from_ms(500);
 /// Bytes of a record's payload: an entry's, or the head of a segment with the members of every group.
 pub const RECORD_PAYLOAD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
 /// Bytes that can stand behind the last synced position after a crash: a full batch, one record more, and what rides along.

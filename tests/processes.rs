@@ -9,5 +9,7 @@ mod contract;
 mod damage;
 #[path = "processes/faults.rs"]
 mod faults;
+#[path = "processes/space.rs"]
+mod space;
 #[path = "processes/strangers.rs"]
 mod strangers;

@@ -75,8 +75,9 @@ impl Cluster {
     /// Begins or gives up a hand-over.
     pub(super) fn check_transfer(&mut self) {
         let now = self.now.tick;
-        let heir = self.heir(self.stopping.is_none());
-        let (stopping, preferred) = (self.stopping.is_some(), self.config.leader == LeaderMode::Preferred);
+        let (stopping, cramped) = (self.stopping.is_some(), !self.room);
+        let heir = self.heir(!stopping && !cramped);
+        let preferred = self.config.leader == LeaderMode::Preferred;
         let timeout = self.config.timing.election_timeout;
         let RoleState::Leader(leader) = &mut self.role else {
             return;
@@ -93,7 +94,7 @@ impl Cluster {
             }
             return;
         }
-        let Some(heir) = heir.filter(|_| stopping || preferred) else {
+        let Some(heir) = heir.filter(|_| stopping || cramped || preferred) else {
             leader.preferred = None;
             return;
         };
@@ -110,6 +111,8 @@ impl Cluster {
             });
             let why = if stopping {
                 "this server stops"
+            } else if cramped {
+                "its disk is nearly full"
             } else {
                 "it has the higher ring position"
             };

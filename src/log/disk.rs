@@ -60,6 +60,28 @@ pub trait Disk: std::fmt::Debug + Send + Sync + Clone + 'static {
     /// # Errors
     /// What the system says; what is durable is then unknown.
     fn sync_dir(&self, folder: &str) -> io::Result<()>;
+
+    /// Bytes that files may still take.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn free(&self) -> io::Result<u64>;
+}
+
+/// Whether an operation failed only because there is no space, or because ours is used up: it may be tried again, as the failure of a
+/// sync may not, for what a sync should have written is unknown after it.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The error of a sync, whatever the system called it: none is a mere lack of space.
+pub(super) fn of_sync(error: io::Error) -> io::Error {
+    if is_full(&error) {
+        io::Error::other(error)
+    } else {
+        error
+    }
 }
 
 /// An open file of a data directory. Positions are given with each call, so one handle serves several threads.
@@ -177,6 +199,11 @@ impl Disk for RealDisk {
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
         File::open(self.path(folder))?.sync_all()
     }
+
+    fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.root)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
 }
 
 /// The folder that a file or folder is in.
@@ -243,5 +270,6 @@ mod tests {
         assert_eq!(disk.list("old/1/log").unwrap(), ["c"]);
         let error = disk.rename_folder("log", "old/1/log").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(disk.free().unwrap() > 0);
     }
 }

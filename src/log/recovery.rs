@@ -430,6 +430,7 @@ fn assemble<D: Disk>(
         unsealed: false,
         taken: None,
         written: None,
+        cut_short: None,
         failed: None,
     };
     log.want_next();

@@ -291,7 +291,8 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        self.inodes.values().map(|inode| inode.size).sum()
+        let sizes = self.names.values().filter_map(|inode| self.inodes.get(inode));
+        sizes.map(|inode| inode.size).sum()
     }
 
     fn grow(&self, by: u64) -> io::Result<()> {
@@ -450,6 +451,11 @@ impl Disk for SimDisk {
             }
         }
         Ok(())
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let state = self.lock();
+        Ok(state.space.map_or(u64::MAX, |space| space.saturating_sub(state.used())))
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Keeping {
     again_at: Option<Tick>,
     /// The place that was last reported as damaged, so that the log isn't filled with it.
     reported: Option<String>,
+    /// There is too little space on the disk to lead.
+    cramped: bool,
 }
 
 impl Keeping {
@@ -127,8 +129,39 @@ impl Node {
                 self.holdings = holdings;
             }
             Kept::Damaged { holes, what, .. } => self.damaged(&holes, what),
+            Kept::Space { free } => self.space(free),
             Kept::Said { level, text } => self.event(level, text),
         }
+    }
+
+    /// So much is free on the disk. A server whose disk is about to be full doesn't lead: its followers can go on without it, but not
+    /// under it.
+    fn space(&mut self, free: u64) {
+        let enough = self.config.log.segment_size.saturating_mul(2) + limits::DISK_MARGIN_BYTES;
+        let cramped = if self.keeping.cramped {
+            free < enough + limits::DISK_MARGIN_BYTES
+        } else {
+            free < enough
+        };
+        if cramped == self.keeping.cramped {
+            return;
+        }
+        self.keeping.cramped = cramped;
+        let mib = |bytes: u64| bytes >> 20;
+        if cramped {
+            let text = format!(
+                "the disk has {} MiB left, less than {}: this server leads no more until there is space",
+                mib(free),
+                mib(enough)
+            );
+            self.event(Level::Warn, text);
+        } else {
+            self.event(
+                Level::Info,
+                format!("the disk has {} MiB left: enough to lead", mib(free)),
+            );
+        }
+        self.cluster.set_room(self.now, !cramped);
     }
 
     /// What was asked of the reader can't be read now.

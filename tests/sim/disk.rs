@@ -71,6 +71,10 @@ impl Disk for ServerDisk {
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
         self.disk.sync_dir(folder)
     }
+
+    fn free(&self) -> io::Result<u64> {
+        self.disk.free()
+    }
 }
 
 impl DiskFile for ServerFile {

@@ -6,6 +6,7 @@ use syncnet::keep::keeper::Step;
 use syncnet::keep::{KeepJob, Kept};
 use syncnet::limits;
 use syncnet::log::Append;
+use syncnet::log::disk::is_full;
 use syncnet::log::worker::ReaderJob;
 use syncnet::node::Input;
 use syncnet::types::{Span, Tick};
@@ -90,6 +91,7 @@ impl World {
         }
         let Some(process) = &mut server.process else { return };
         let mut next = None;
+        let mut waits = false;
         let outcome = match step {
             DiskStep::Write => {
                 // All that waits, as one write and one sync.
@@ -99,10 +101,31 @@ impl World {
                     && let Some(append) = process.appends.pop_front()
                 {
                     outcome = process.log.append(&append);
+                    if outcome.as_ref().is_err_and(is_full) {
+                        process.appends.push_front(append);
+                    }
                 }
                 let delay = self.plan.sync.draw(&mut server.rng);
                 next = Some((delay, DiskStep::Sync));
-                outcome.and_then(|()| process.log.flush())
+                match outcome.and_then(|()| process.log.flush()) {
+                    Err(error) if is_full(&error) => {
+                        self.counts.one("writes that waited for space");
+                        waits = true;
+                        next = Some((limits::DISK_FULL_REST, DiskStep::Write));
+                        // What came before can be acknowledged.
+                        process.log.flush().and_then(|()| process.log.sync()).map_or_else(
+                            |error| if is_full(&error) { Ok(()) } else { Err(error) },
+                            |persisted| {
+                                if let Some(id) = persisted.filter(|&id| id > process.persisted) {
+                                    process.persisted = id;
+                                    server.inbox.push_back(Arrival::Input(Input::Persisted(id)));
+                                }
+                                Ok(())
+                            },
+                        )
+                    }
+                    other => other,
+                }
             }
             DiskStep::Sync => process.log.sync().map(|persisted| {
                 process.writing = false;
@@ -116,7 +139,10 @@ impl World {
             }),
             DiskStep::Seal(writes) => {
                 if process.writes == writes && !process.writing && process.log.wants_seal() {
-                    process.log.seal()
+                    match process.log.seal() {
+                        Err(error) if is_full(&error) => Ok(()),
+                        other => other,
+                    }
                 } else {
                     Ok(())
                 }
@@ -130,11 +156,16 @@ impl World {
                     self.plan.prewrite
                 };
                 next = Some((rest, DiskStep::Prewrite));
-                // It tries again; the writer itself fails if it comes to that.
+                // It tries again; the writer itself waits or fails if it comes to that.
                 if failed {
                     self.counts.one("segments that couldn't be made ahead");
                 }
-                Ok(())
+                // The housekeeper's look at the free space is as frequent; the node learns of it with whatever wakes it next.
+                let looked = process.keeper.look_at_space();
+                while let Some(kept) = process.keeper.answer() {
+                    server.inbox.push_back(Arrival::Input(Input::Kept(kept)));
+                }
+                looked
             }
         };
         if let Err(error) = outcome {
@@ -154,6 +185,8 @@ impl World {
         }
         if step == DiskStep::Sync {
             self.begin_write(at);
+        }
+        if step == DiskStep::Sync || waits {
             self.wake_server(at);
         }
     }

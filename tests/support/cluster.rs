@@ -149,12 +149,25 @@ impl Cluster {
 
     /// Starts a server; its log goes on in the same file.
     pub fn launch(&mut self, id: &str) {
+        let command = self.server_command(id);
+        self.launch_as(id, command);
+    }
+
+    /// Starts a server by another program, which must become it: the words that stand before its own.
+    pub fn launch_under(&mut self, id: &str, program: &[&str]) {
+        let server = self.server_command(id);
+        let mut command = Command::new(program[0]);
+        command.current_dir(self.dir.path()).args(&program[1..]);
+        command.arg(server.get_program()).args(server.get_args());
+        self.launch_as(id, command);
+    }
+
+    fn launch_as(&mut self, id: &str, mut command: Command) {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path(&format!("{id}.log")));
         let log = log.expect("a writable directory");
-        let mut command = self.server_command(id);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let at = self.index(id);
         assert!(self.servers[at].child.is_none(), "{id} runs already");
@@ -178,6 +191,12 @@ impl Cluster {
             .unwrap_or_else(|| panic!("{id} doesn't run"));
         child.kill().expect("a child of ours");
         child.wait().expect("a child of ours");
+    }
+
+    /// The process of a server.
+    pub fn pid(&self, id: &str) -> u32 {
+        let child = self.servers[self.index(id)].child.as_ref();
+        child.unwrap_or_else(|| panic!("{id} doesn't run")).id()
     }
 
     /// Sends a signal to a server.
