@@ -281,6 +281,7 @@ const FOREIGN: &[&str] = &[
     "mix",
     "seeds",
     "shrink",
+    "cuts",
 ];
 
 #[test]
