@@ -353,6 +353,7 @@ const FOREIGN: &[&str] = &[
     "mix",
     "seeds",
     "shrink",
+    "cuts",
 ];
 
 #[test]

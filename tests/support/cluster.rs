@@ -61,6 +61,8 @@ pub struct Cluster {
     pub servers: Vec<Server>,
     /// The port of the multicast group.
     pub multicast_port: u16,
+    /// Where the data directories are, each in a folder of its server's name, if not in the directory of the cluster.
+    pub disks: Option<PathBuf>,
 }
 
 /// How a cluster differs from the usual.
@@ -117,6 +119,7 @@ impl Cluster {
             dir,
             servers,
             multicast_port,
+            disks: None,
         }
     }
 
@@ -138,12 +141,21 @@ impl Cluster {
         found.unwrap_or_else(|| panic!("no server {id}"))
     }
 
+    /// The data directory of a server, from the directory of the cluster.
+    pub fn data_dir(&self, id: &str) -> PathBuf {
+        match &self.disks {
+            None => PathBuf::from(id),
+            Some(disks) => disks.join(id).join("data"),
+        }
+    }
+
     /// The command that runs a server.
     pub fn server_command(&self, id: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncnetd"));
         command
             .current_dir(self.dir.path())
-            .args(["--config", "cluster.toml", "--server-id", id, "--data-dir", id]);
+            .args(["--config", "cluster.toml", "--server-id", id, "--data-dir"])
+            .arg(self.data_dir(id));
         command
     }
 
@@ -197,6 +209,29 @@ impl Cluster {
     pub fn pid(&self, id: &str) -> u32 {
         let child = self.servers[self.index(id)].child.as_ref();
         child.unwrap_or_else(|| panic!("{id} doesn't run")).id()
+    }
+
+    /// Ends all servers that run without any notice.
+    pub fn kill_all(&mut self) {
+        for server in &mut self.servers {
+            if let Some(mut child) = server.child.take() {
+                // Also ends one that was stopped with SIGSTOP.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+
+    /// How a server has ended by itself; `None` if it runs.
+    pub fn ended(&mut self, id: &str) -> Option<ExitStatus> {
+        let at = self.index(id);
+        let child = self.servers[at].child.as_mut();
+        let child = child.unwrap_or_else(|| panic!("{id} wasn't started"));
+        let status = child.try_wait().expect("a child of ours");
+        if status.is_some() {
+            self.servers[at].child = None;
+        }
+        status
     }
 
     /// Sends a signal to a server.
@@ -315,13 +350,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for server in &mut self.servers {
-            if let Some(mut child) = server.child.take() {
-                // Also ends one that was stopped with SIGSTOP.
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-        }
+        self.kill_all();
         if std::thread::panicking() {
             for server in &self.servers {
                 let log = fs::read_to_string(self.path(&format!("{}.log", server.id))).unwrap_or_default();
