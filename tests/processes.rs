@@ -9,5 +9,9 @@ mod contract;
 mod damage;
 #[path = "processes/faults.rs"]
 mod faults;
+#[path = "processes/hostile.rs"]
+mod hostile;
+#[path = "processes/intruders.rs"]
+mod intruders;
 #[path = "processes/strangers.rs"]
 mod strangers;
