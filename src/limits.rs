@@ -241,6 +241,8 @@ pub const PEER_READ_BYTES_PER_TURN: usize = 2 * 1024 * 1024;
 pub const SEND_BYTES_PER_TURN: usize = 256 * 1024;
 /// Connections accepted in a turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
+/// Connections accepted at the peer port in a turn: fewer than half of `HANDSHAKES_MAX`, so that one that is new can say hello before newer ones push it out.
+pub const PEER_ACCEPTS_PER_TURN: usize = 12;
 /// Datagrams read in a turn.
 pub const DATAGRAMS_PER_TURN: usize = 256;
 /// Bytes of answers waiting for one client; a client that lets more pile up isn't read from until it has taken them.
@@ -267,7 +269,7 @@ pub const FRAMES_PER_TURN: usize = 1024;
 pub const QUESTIONS_PER_TURN: usize = 8;
 /// Frames taken from all clients in a turn: some tens of milliseconds of work, so that heartbeats are never late for them.
 pub const CLIENT_FRAMES_PER_TURN: usize = 16_384;
-/// Links of servers whose handshake isn't done; each costs a descriptor and `HANDSHAKE_BYTES_MAX`.
+/// Connections at the peer port whose handshake isn't done; one more pushes out the oldest that has not said hello. Each costs a descriptor and `HANDSHAKE_BYTES_MAX`.
 pub const HANDSHAKES_MAX: usize = 32;
 /// Bytes of a frame of the handshake between servers.
 pub const HANDSHAKE_BYTES_MAX: usize = 4096;
@@ -349,4 +351,5 @@ const _: () = assert!(CLIENT_FRAME_BYTES_MAX <= OUTPUT_BYTES_MAX);
 const _: () = assert!(TOUCH_INTERVAL.0 * 2 < NAME_RELEASE.0);
 const _: () = assert!(CLIENT_QUORUM_RETRY.0 > READ_TIMEOUT.0);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX);
+const _: () = assert!(PEER_ACCEPTS_PER_TURN * 2 < HANDSHAKES_MAX);
 const _: () = assert!(DESCRIPTORS_RESERVED > HANDSHAKES_MAX + SERVERS_MAX);

@@ -9,6 +9,10 @@ mod contract;
 mod damage;
 #[path = "processes/faults.rs"]
 mod faults;
+#[path = "processes/hostile.rs"]
+mod hostile;
+#[path = "processes/intruders.rs"]
+mod intruders;
 #[path = "processes/space.rs"]
 mod space;
 #[path = "processes/strangers.rs"]

@@ -371,8 +371,11 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        for door in [Door::Peer, Door::Client] {
-            for _ in 0..limits::ACCEPTS_PER_TURN {
+        for (door, budget) in [
+            (Door::Peer, limits::PEER_ACCEPTS_PER_TURN),
+            (Door::Client, limits::ACCEPTS_PER_TURN),
+        ] {
+            for _ in 0..budget {
                 let listener = match door {
                     Door::Peer => Some(&mut self.peer_door),
                     Door::Client => self.client_door.as_mut(),

@@ -47,7 +47,7 @@ fn start() -> Cluster {
 
 /// The data directory as the server sees it.
 fn data(cluster: &Cluster) -> PathBuf {
-    let root = format!("/proc/{}/root", cluster.pid("server1"));
+    let root = format!("/proc/{}/root", cluster.process("server1").as_raw_nonzero());
     Path::new(&root).join(cluster.path("server1").strip_prefix("/").expect("an absolute path"))
 }
 

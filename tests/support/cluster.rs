@@ -22,6 +22,9 @@ static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// any client between the moment it was found free and the moment a server binds it, also while that server is being restarted.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
+/// The secret of clusters that have one, in hex.
+pub const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
 /// A port that is free, and that no other test of this process has.
 fn port(is_free: impl Fn(u16) -> bool) -> u16 {
     loop {
@@ -76,6 +79,8 @@ pub struct Options {
     pub secret: bool,
     /// One server instead of three.
     pub alone: bool,
+    /// With timing so slow that nobody is suspected because the machine is busy.
+    pub calm: bool,
 }
 
 impl Cluster {
@@ -86,9 +91,13 @@ impl Cluster {
         if options.secret {
             use std::os::unix::fs::PermissionsExt;
             let file = dir.path().join("cluster.secret");
-            fs::write(&file, "00112233445566778899aabbccddeeff".repeat(2)).expect("a writable directory");
+            fs::write(&file, SECRET).expect("a writable directory");
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a file of ours");
             toml += "secret_file = \"cluster.secret\"\n";
+        }
+        if options.calm {
+            toml += "[timing]\nheartbeat_interval = \"200ms\"\nfailure_timeout = \"20s\"\nelection_timeout = \"5s\"\n\
+                     connect_timeout = \"600s\"\n";
         }
         let multicast_port = udp_port();
         if !options.unicast {
@@ -206,9 +215,31 @@ impl Cluster {
     }
 
     /// The process of a server.
-    pub fn pid(&self, id: &str) -> u32 {
+    pub fn process(&self, id: &str) -> Pid {
         let child = self.servers[self.index(id)].child.as_ref();
-        child.unwrap_or_else(|| panic!("{id} doesn't run")).id()
+        Pid::from_child(child.unwrap_or_else(|| panic!("{id} doesn't run")))
+    }
+
+    /// Resident memory of a server, in bytes.
+    pub fn memory(&self, id: &str) -> u64 {
+        let file = format!("/proc/{}/status", self.process(id).as_raw_nonzero());
+        let status = fs::read_to_string(file).expect("a process of ours");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line
+            .and_then(|line| line.split_whitespace().next())
+            .and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("the system tells it") * 1024
+    }
+
+    /// How many descriptors a server has open.
+    pub fn descriptors(&self, id: &str) -> usize {
+        let folder = format!("/proc/{}/fd", self.process(id).as_raw_nonzero());
+        fs::read_dir(folder).expect("a process of ours").count()
+    }
+
+    /// What a server has logged.
+    pub fn log(&self, id: &str) -> String {
+        fs::read_to_string(self.path(&format!("{id}.log"))).unwrap_or_default()
     }
 
     /// Ends all servers that run without any notice.
@@ -236,9 +267,7 @@ impl Cluster {
 
     /// Sends a signal to a server.
     pub fn signal(&self, id: &str, signal: Signal) {
-        let child = self.servers[self.index(id)].child.as_ref();
-        let child = child.unwrap_or_else(|| panic!("{id} doesn't run"));
-        kill_process(Pid::from_child(child), signal).expect("a child of ours");
+        kill_process(self.process(id), signal).expect("a child of ours");
     }
 
     /// Asks a server to stop, and waits until it has: how, and how long it took.
