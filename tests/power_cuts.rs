@@ -9,6 +9,20 @@
 //!
 //! `cargo test` makes a few cuts; `scripts/power_cuts.sh` as many as one likes. A seed decides what is struck and what is lost, but
 //! real processes run as they like: a seed that fails will not always fail again.
+//!
+//! What it notices, tried by hand with parts of the source taken out, and after how many cuts:
+//!
+//! | taken out | cuts | what is seen |
+//! |---|---|---|
+//! | the sync of the writer (`Log::sync_file`) | 2, 4, 5 | records that were said to be synced are missing: a log is damaged |
+//! | the same, but put off to the next batch | 2, 2, 4, 6 | acknowledged lines are lost at every server; a leader finds a log shorter than acknowledged |
+//! | the sync of folders (`RealDisk::sync_dir`) | 2 | the cluster never becomes healthy again: whole directories are gone |
+//! | that of the folders above a new data directory | 2 | the same |
+//! | the sync of a file that replaces another (`replace_file`) | 2 | the identity can't be read |
+//! | the rewriting of what isn't proved to be synced (`make_durable`) | 23, 44, 93 | entries were counted as held after a failed sync, and were damaged by the next cut |
+//! | that and its sync | 15, 145 | the same |
+//!
+//! It doesn't notice if the zeros of a segment in the making aren't synced: one that is too short is made anew.
 
 mod support;
 
@@ -39,9 +53,11 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn a_power_cut_of_one_or_of_all_loses_nothing_acknowledged() {
     let mut seen = Seen::default();
-    if trial(1, 12, &mut seen) {
+    // The first cluster loses power while it forms; the second has servers that are killed, and syncs that fail.
+    if trial(2, 12, &mut seen) && trial(4, 12, &mut seen) {
         println!("{seen}");
-        assert!(seen.one > 0 && seen.all > 0 && seen.unsynced > 0, "{seen}");
+        let counts = [seen.one, seen.all, seen.mid_batch, seen.killed, seen.failed_syncs];
+        assert!(counts.iter().all(|&count| count > 0), "{seen}");
     }
 }
 

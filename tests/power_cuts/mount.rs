@@ -58,10 +58,16 @@ fn obstacle() -> Option<String> {
         return Some(format!("/dev/fuse can't be opened ({error})"));
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     // CAP_SYS_ADMIN: may mount.
-    if bits.is_some_and(|bits| bits & (1 << 21) != 0) {
+    let capable = |set: &str| {
+        let hex = status.lines().find_map(|line| line.strip_prefix(set));
+        let bits = hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+        bits.is_none_or(|bits| bits & (1 << 21) != 0)
+    };
+    if !capable("CapBnd:") {
+        return Some("nobody may mount here, as in many containers".to_owned());
+    }
+    if capable("CapEff:") {
         return None;
     }
     let path = std::env::var_os("PATH").unwrap_or_default();

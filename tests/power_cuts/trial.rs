@@ -141,13 +141,15 @@ fn run(mut rig: Rig, seed: u64, cuts: u64, seen: &mut Seen) {
         Writer::keyed("keyed", rig.sender()),
     ];
     for _ in 0..cuts {
-        if settled {
-            prepare(&mut rig, &mut rng, seen);
-        }
+        let drive = if settled {
+            prepare(&mut rig, &mut rng, seen)
+        } else {
+            None
+        };
         if rng.chance(20) {
             writers[1].interrupt();
         }
-        let trap = draw(&mut rng, settled);
+        let trap = draw(&mut rng, settled, drive);
         let sprung = rig.cut(&trap, &mut losses, &mut seen.tally);
         match trap.victims.len() {
             1 => seen.one += 1,
@@ -177,8 +179,8 @@ fn run(mut rig: Rig, seed: u64, cuts: u64, seen: &mut Seen) {
 }
 
 /// Sometimes something else happens before a cut: what was written before a kill, or before a sync that failed, counts for nothing
-/// until it was synced again.
-fn prepare(rig: &mut Rig, rng: &mut Rng, seen: &mut Seen) {
+/// until it was synced again. Gives the server to which it happened, which is the one to cut then.
+fn prepare(rig: &mut Rig, rng: &mut Rng, seen: &mut Seen) -> Option<usize> {
     // Something to lose.
     std::thread::sleep(Duration::from_millis(rng.below(60)));
     let drive = rng.below(3) as usize;
@@ -187,17 +189,20 @@ fn prepare(rig: &mut Rig, rng: &mut Rng, seen: &mut Seen) {
             let kind = rng.pick(&[None, Some(Kind::LogWrite), Some(Kind::LogSync)]).copied();
             rig.kill(drive, kind.flatten(), rng.below(8));
             seen.killed += 1;
+            Some(drive)
         }
-        2 => {
+        2..=3 => {
             rig.fail(drive, Fault::Syncs);
             seen.failed_syncs += 1;
+            Some(drive)
         }
-        _ => {}
+        _ => None,
     }
 }
 
-fn draw(rng: &mut Rng, settled: bool) -> Trap {
-    let drive = rng.below(3) as usize;
+/// The next power cut: of that server, if one is named.
+fn draw(rng: &mut Rng, settled: bool, drive: Option<usize>) -> Trap {
+    let drive = drive.unwrap_or(rng.below(3) as usize);
     let mut victims = vec![drive];
     match rng.below(20) {
         0..=10 => {}
