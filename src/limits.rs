@@ -251,10 +251,18 @@ pub const OUTPUT_BYTES_MAX: usize = 512 * 1024;
 pub const PEER_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Connections of clients, if the descriptor limit allows.
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// Where the descriptor limit allows less than so many, it is worth a warning.
+pub const CONNECTIONS_FEW: usize = 256;
 /// Connections of clients from one address that isn't loopback.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_000;
-/// Descriptors held back for peers, the log and the next accept.
-pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Descriptors held back for servers, the log and what every process has open: clients never get them, so that a server that is full still
+/// links and writes.
+pub const DESCRIPTORS_RESERVED: usize = 128;
+/// Of these, what isn't a link or a file of the reader: standard streams, listeners, poll, wakers, signals, lock, the segments that are
+/// written and made, what the housekeeper reads and writes.
+pub const DESCRIPTORS_FIXED: usize = 40;
+/// Bytes of the first frame of a client, without its length: a hello and a long name of a program.
+pub const HELLO_BYTES_MAX: usize = 1024;
 /// A connection that has not finished its hello by then is closed.
 pub const HELLO_TIMEOUT: Span = Span::from_ms(5_000);
 /// How long a listener rests when the system has no descriptor left.
@@ -352,4 +360,6 @@ const _: () = assert!(TOUCH_INTERVAL.0 * 2 < NAME_RELEASE.0);
 const _: () = assert!(CLIENT_QUORUM_RETRY.0 > READ_TIMEOUT.0);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX);
 const _: () = assert!(PEER_ACCEPTS_PER_TURN * 2 < HANDSHAKES_MAX);
-const _: () = assert!(DESCRIPTORS_RESERVED > HANDSHAKES_MAX + SERVERS_MAX);
+const _: () = assert!(
+    DESCRIPTORS_RESERVED >= HANDSHAKES_MAX + 2 * SERVERS_MAX + READ_FILES_MAX + READ_INDEXES_MAX + DESCRIPTORS_FIXED
+);

@@ -303,11 +303,15 @@ fn next(conn: &mut Connection<TcpStream>, node: &Node) -> Next {
     if conn.is_full() {
         return Next::Choked;
     }
-    match split(conn.input.pending(), limits::CLIENT_FRAME_BYTES_MAX) {
+    // Who hasn't said hello has no need for more, and costs no more.
+    let max = match conn.state {
+        State::New => limits::HELLO_BYTES_MAX,
+        _ => limits::CLIENT_FRAME_BYTES_MAX,
+    };
+    match split(conn.input.pending(), max) {
         Split::Incomplete => Next::Incomplete,
         Split::TooLong(n) => Next::Bad(format!(
-            "a frame of {n} bytes; the limit is {}; this port speaks SyncNet's native protocol",
-            limits::CLIENT_FRAME_BYTES_MAX
+            "a frame of {n} bytes; the limit is {max}; this port speaks SyncNet's native protocol"
         )),
         Split::Complete { body, consumed } => match decode_request(body) {
             // Only commands wait for room: whoever asks how the server is, or whether it lives, is answered.

@@ -152,9 +152,13 @@ pub fn connections_max() -> usize {
     let descriptors = limit
         .current
         .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    descriptors
+    let connections = descriptors
         .saturating_sub(limits::DESCRIPTORS_RESERVED)
-        .clamp(1, limits::CONNECTIONS_MAX)
+        .clamp(1, limits::CONNECTIONS_MAX);
+    if connections < limits::CONNECTIONS_FEW {
+        log::warn!("the limit of open files is {descriptors}: room for {connections} connections of clients only");
+    }
+    connections
 }
 
 #[cfg(test)]

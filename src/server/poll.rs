@@ -9,6 +9,7 @@ use mio::{Events, Poll, Token};
 
 use super::clients::Clients;
 use super::clock::Clock;
+use super::complaints::Complaints;
 use super::datagrams::{Datagrams, Heard};
 use super::disk::{LogWorkers, Told};
 use super::listener::{Accepted, Listener};
@@ -88,6 +89,7 @@ pub struct Server {
     pub(super) _data: DataDir,
     pub(super) scratch: Vec<u8>,
     stage: Stage,
+    complaints: Complaints,
     /// Why this directory's word doesn't count any more.
     renounced: Option<String>,
 }
@@ -157,6 +159,7 @@ impl Server {
             _data: parts.data,
             scratch: vec![0; SCRATCH_BYTES],
             stage: Stage::Running,
+            complaints: Complaints::default(),
             renounced: None,
         }
     }
@@ -391,7 +394,10 @@ impl Server {
                     },
                     Accepted::Exhausted(error) => {
                         listener.resting = true;
-                        log::error!("no connection can be accepted for now: {error}");
+                        self.complaints.warn(
+                            self.now.tick,
+                            &format!("no connection can be accepted for now: {error}"),
+                        );
                         self.timers
                             .set(Alarm::Accept(door), self.now.tick.after(limits::ACCEPT_REST));
                     }

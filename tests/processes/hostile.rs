@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, prlimit};
 use syncnet::chat::command::{Command, Head, Name, Outcome};
 use syncnet::limits;
 use syncnet::types::{ClientSeq, Lamport, RoomId, SessionId};
@@ -358,6 +359,167 @@ pub fn reign(cluster: &Cluster) -> (u64, String) {
     };
     assert!(rows.iter().all(|row| of(row) == of(&rows[0])), "{report}");
     of(&rows[0])
+}
+
+/// Connections that have said hello: those that were welcomed, and those that were told that the server is full.
+fn crowd(port: u16, count: usize) -> (Vec<TcpStream>, usize) {
+    let (mut welcome, mut refused) = (Vec::new(), 0);
+    for _ in 0..count {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the port is served");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        // A refused one may be closed already.
+        let _ = stream.write_all(&hello());
+        let mut bytes = [0; 4096];
+        let n = stream.read(&mut bytes).unwrap_or(0);
+        match split(&bytes[..n], limits::CLIENT_FRAME_BYTES_MAX) {
+            Split::Complete { body, .. } => match decode_response(body).expect("servers are well-behaved") {
+                Response::Welcome { .. } => welcome.push(stream),
+                Response::Fatal { text } => {
+                    assert!(text.contains("full"), "{text}");
+                    refused += 1;
+                }
+                other => panic!("{other:?}"),
+            },
+            _ => refused += 1,
+        }
+    }
+    (welcome, refused)
+}
+
+#[test]
+fn a_server_without_descriptors_serves_those_who_are_there_links_and_recovers() {
+    let mut cluster = Cluster::start(Options {
+        secret: true,
+        calm: true,
+        descriptors: Some(200),
+        ..Options::default()
+    });
+    let port = cluster.servers[0].client_port;
+    let mut normal = Normal::connect(port, "normal");
+    let (welcome, refused) = crowd(port, 200);
+    assert!(welcome.len() > 20 && refused > 100, "{} and {refused}", welcome.len());
+    normal.say("normal");
+    // Full of clients, it still finds room for a server that comes back.
+    cluster.kill("server2");
+    normal.say("normal");
+    cluster.launch("server2");
+    wait_until("server2 is linked again", || {
+        cluster.log("server1").matches("link to server2 at").count() >= 2
+    });
+    normal.say("normal");
+    drop(welcome);
+    wait_until("there is room again", || crowd(port, 1).0.len() == 1);
+
+    // None left at all, as if all files of the system were open.
+    let limit = |soft: u64| {
+        let limit = Rlimit {
+            current: Some(soft),
+            maximum: Some(200),
+        };
+        prlimit(Some(cluster.process("server1")), Resource::Nofile, limit).expect("a child of ours");
+    };
+    limit(3);
+    let waiting: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the system accepts");
+            stream.write_all(&hello()).expect("the system takes it");
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        normal.say("normal");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let complaints = cluster.log("server1").matches("no connection can be accepted").count();
+    assert_eq!(complaints, 1, "it is said once, not at every try");
+    limit(200);
+    for mut stream in waiting {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        assert!(
+            stream.read(&mut [0; 4096]).is_ok_and(|n| n > 0),
+            "served when there are some again"
+        );
+    }
+    normal.say("normal");
+}
+
+#[test]
+fn acknowledgements_that_cannot_be_written_are_an_error() {
+    let cluster = Cluster::start(Options::default());
+    let full = || {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("a full device")
+    };
+    let mut command = cluster.command("syncnet", &["send", "--json", "ops", "hello"]);
+    let ended = command
+        .stdin(std::process::Stdio::null())
+        .stdout(full())
+        .output()
+        .expect("it runs");
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(told.contains("standard output can't be written"), "{told}");
+    // What was asked is done all the same.
+    assert_eq!(cluster.messages("server1", "ops").texts("text"), ["hello"]);
+}
+
+/// The middle and the worst but one in a hundred.
+fn middle_and_worst(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort();
+    (times[times.len() / 2], times[times.len() * 99 / 100])
+}
+
+/// For `scripts/hostile.sh`: as long as SYNCNET_HOSTILE_MINUTES says, each attack in turn; how long the normal client waits for its
+/// acknowledgements is measured before and while.
+#[test]
+#[ignore = "takes minutes, and measures: scripts/hostile.sh"]
+fn hostile_for_long() {
+    let minutes = std::env::var("SYNCNET_HOSTILE_MINUTES").map_or(5.0, |text| text.parse::<f64>().expect("a number"));
+    let each = Duration::from_secs_f64(minutes * 60.0 / (ATTACKS.len() as f64 + 1.0));
+    let cluster = Cluster::start(Options {
+        secret: true,
+        calm: true,
+        ..Options::default()
+    });
+    let port = cluster.servers[0].client_port;
+    let mut normal = Normal::connect(port, "normal");
+    let mut measure = |span: Duration| {
+        let (began, mut times) = (Instant::now(), Vec::new());
+        while began.elapsed() < span {
+            times.push(normal.say("normal"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        middle_and_worst(times)
+    };
+    let calm = measure(each);
+    let (before, memory) = (reign(&cluster), cluster.memory("server1"));
+    println!(
+        "{:<12} {:>12} {:>12} {:>10} {:>12}",
+        "attack", "median", "1 in 100", "memory", "descriptors"
+    );
+    let row = |name: &str, (middle, worst): (Duration, Duration)| {
+        let (memory, open) = (cluster.memory("server1") / 1024 / 1024, cluster.descriptors("server1"));
+        println!("{name:<12} {middle:>12.1?} {worst:>12.1?} {memory:>6} MiB {open:>12}");
+    };
+    row("none", calm);
+    let mut slow = Vec::new();
+    for attack in ATTACKS {
+        let attacker = Attacker::start(attack, port);
+        let times = measure(each);
+        row(&format!("{attack:?}"), times);
+        assert!(cluster.memory("server1") < memory + MEMORY_MORE_MAX, "{attack:?}");
+        if times.0 > 2 * calm.0 {
+            slow.push(attack);
+        }
+        drop(attacker);
+    }
+    assert_eq!(reign(&cluster), before, "nobody had to elect again");
+    assert!(
+        slow.is_empty(),
+        "acknowledgements took more than twice as long under {slow:?}"
+    );
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub struct Server {
 /// A cluster in a directory of its own. Its processes end with it.
 pub struct Cluster {
     dir: TempDir,
+    descriptors: Option<u32>,
     /// In the order of the ring; the last one is preferred as leader.
     pub servers: Vec<Server>,
     /// The port of the multicast group.
@@ -79,6 +80,8 @@ pub struct Options {
     pub secret: bool,
     /// One server instead of three.
     pub alone: bool,
+    /// Descriptors that each server may have open.
+    pub descriptors: Option<u32>,
     /// With timing so slow that nobody is suspected because the machine is busy.
     pub calm: bool,
 }
@@ -126,6 +129,7 @@ impl Cluster {
         fs::write(dir.path().join("cluster.toml"), toml).expect("a writable directory");
         Cluster {
             dir,
+            descriptors: options.descriptors,
             servers,
             multicast_port,
             disks: None,
@@ -160,7 +164,16 @@ impl Cluster {
 
     /// The command that runs a server.
     pub fn server_command(&self, id: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_syncnetd"));
+        let program = env!("CARGO_BIN_EXE_syncnetd");
+        let mut command = match self.descriptors {
+            None => Command::new(program),
+            Some(descriptors) => {
+                let mut command = Command::new("sh");
+                let line = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+                command.args(["-c", &line, program]);
+                command
+            }
+        };
         command
             .current_dir(self.dir.path())
             .args(["--config", "cluster.toml", "--server-id", id, "--data-dir"])
