@@ -7,10 +7,11 @@ use syncnet::types::{Span, Tick};
 
 use super::clock::RIGHT;
 use super::plan::{Fault, server_id, shown};
+use super::recipes::RECIPES_FROM;
 use super::world::{Happening, World};
 
 /// Draws of faults are not those of anything else.
-const FAULT_DRAWS: u64 = 0xFA17_5EED;
+pub(super) const FAULT_DRAWS: u64 = 0xFA17_5EED;
 
 /// A fault that came.
 #[derive(Clone, Debug)]
@@ -60,7 +61,7 @@ impl World {
         if !self.storm {
             return;
         }
-        let number = self.struck.len();
+        let number = self.struck.iter().filter(|struck| struck.number < RECIPES_FROM).count();
         if self.plan.faults_apart {
             self.fault_rng = Rng::new(mix(self.plan.seed ^ FAULT_DRAWS).wrapping_add(number as u64)).child();
         }

@@ -64,7 +64,7 @@ impl World {
             }
             Fault::FlippedBit => self.flip_some_bit(at),
             Fault::LostDisk => self.lose_disk(at, span),
-            _ => {}
+            _ => self.strike_recipe(fault, at, span),
         }
     }
 
@@ -162,6 +162,7 @@ impl World {
         server.replaced = false;
         server.damaged = true;
         self.oracle.begins_anew(at);
+        self.holds_nothing(at);
         self.later(span, Happening::Heal(Healing::Start(at)));
     }
 }

@@ -62,6 +62,11 @@ pub enum Fault {
     HangClient,
     FlippedBit,
     LostDisk,
+    /// What `recipes` has, and no plan draws.
+    Overruled,
+    TornBatch,
+    PowerAfterRestart,
+    SyncFailsTwice,
 }
 
 /// What the early swarm doesn't have.

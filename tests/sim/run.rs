@@ -148,6 +148,7 @@ fn live(world: &mut World) {
         Span(0)
     };
     world.later(peace, Happening::Fault);
+    world.plan_recipes();
     let storm = world.plan.storm;
     if !world.run_for(Span(peace.0 + storm.0)) {
         return;

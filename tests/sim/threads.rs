@@ -11,7 +11,7 @@ use syncnet::node::Input;
 use syncnet::types::{Span, Tick};
 
 use super::plan::server_id;
-use super::sabotage::altered;
+use super::sabotage::{altered, misled};
 use super::server::Arrival;
 use super::world::{Happening, World};
 
@@ -40,9 +40,11 @@ fn append_bytes(append: &Append) -> usize {
 impl World {
     /// The node wants something written.
     pub fn write(&mut self, at: usize, append: Append) {
-        let Some(process) = &mut self.servers[at].process else {
+        let server = &mut self.servers[at];
+        let Some(process) = &mut server.process else {
             return;
         };
+        server.held.wants(&append);
         let fills = append
             .records
             .iter()
@@ -84,7 +86,7 @@ impl World {
             return;
         }
         let Some(process) = &mut server.process else { return };
-        let mut next = None;
+        let (mut next, mut synced) = (None, None);
         let outcome = match step {
             DiskStep::Write => {
                 // All that waits, as one write and one sync.
@@ -103,6 +105,7 @@ impl World {
                 process.writing = false;
                 process.writes += 1;
                 next = Some((limits::SEAL_AFTER, DiskStep::Seal(process.writes)));
+                synced = persisted;
                 if let Some(id) = persisted.filter(|&id| id > process.persisted) {
                     process.persisted = id;
                     server.inbox.push_back(Arrival::Input(Input::Persisted(id)));
@@ -131,12 +134,20 @@ impl World {
                 Ok(())
             }
         };
+        self.check_syncs(at, outcome.is_ok(), step != DiskStep::Prewrite);
         if let Err(error) = outcome {
             self.say(|| format!("the disk of {} failed: {error}", server_id(at)));
             self.counts.one("failed disks");
             self.end_process(at, true);
+            self.forget_unwritten(at);
             let after = Span(self.rng.between(100_000, 1_500_000));
             return self.later(after, Happening::Start { server: at });
+        }
+        if step == DiskStep::Write || synced.is_some() {
+            self.check_written(at, synced);
+        }
+        if self.springs(at, step) {
+            return;
         }
         if let Some((delay, step)) = next {
             let delay = if step == DiskStep::Sync {
@@ -157,7 +168,7 @@ impl World {
         let Some(process) = &mut self.servers[at].process else {
             return;
         };
-        process.keeper.take(job);
+        process.keeper.take(misled(self.sabotage, job));
         self.keep_soon(at);
     }
 
@@ -190,15 +201,19 @@ impl World {
         }
         process.keep_at = None;
         let step = process.keeper.step();
-        let mut told = false;
+        let (mut told, mut firsts, mut made) = (false, Vec::new(), Vec::new());
         while let Some(kept) = process.keeper.answer() {
             match &kept {
-                Kept::Made { .. } => self.counts.one("checkpoints made"),
+                Kept::Made { id } => {
+                    self.counts.one("checkpoints made");
+                    made.push(*id);
+                }
                 Kept::Installed { .. } => self.counts.one("checkpoint transfers"),
                 Kept::Holdings(holdings) => {
                     self.counts
                         .add("segments deleted", u64::from(holdings.first > server.first_kept));
                     server.first_kept = holdings.first;
+                    firsts.push(holdings.first);
                 }
                 Kept::Damaged { .. } => self.counts.one("damage found by housekeeping"),
                 _ => {}
@@ -206,6 +221,9 @@ impl World {
             told = true;
             server.inbox.push_back(Arrival::Input(Input::Kept(kept)));
         }
+        self.check_syncs(at, step.is_ok(), true);
+        made.iter().for_each(|id| self.check_made(at, id));
+        firsts.into_iter().for_each(|first| self.check_kept(at, first));
         match step {
             Ok(Step::More) => self.keep_soon(at),
             Ok(Step::Rest(span)) => self.keep_at(at, self.now.after(span)),
@@ -261,13 +279,18 @@ impl World {
         match process.jobs.pop_front() {
             Some(ReaderJob::Index(items)) => process.reader.index(&items),
             Some(ReaderJob::Seed(rooms)) => process.reader.seed(rooms, &[]),
-            Some(ReaderJob::Trim(index)) => process.reader.trim(index),
+            Some(ReaderJob::Trim(index)) => {
+                process.reader.trim(index);
+                server.held.trimmed(index);
+            }
             Some(ReaderJob::Read(request)) => match process.reader.read(&request) {
                 Ok(answer) => {
+                    let shown = server.held.shows(&answer);
                     let answer = altered(self.sabotage, answer);
                     server.inbox.push_back(Arrival::Input(Input::Read(answer)));
                     self.counts.one("reads from the log");
                     self.wake_server(at);
+                    self.check(shown.map_err(|text| format!("{} reads: {text}", server_id(at))));
                 }
                 Err(error) => self.fail(format!("{} can't read its log: {error}", server_id(at))),
             },

@@ -60,6 +60,10 @@ pub enum Happening {
     Act { person: usize },
     /// The next fault comes.
     Fault,
+    /// The moment of a recipe comes.
+    Recipe(usize),
+    /// The power of a server goes, if faults still come.
+    PowerCut { server: usize },
     /// A fault ends.
     Heal(Healing),
 }
@@ -233,6 +237,9 @@ impl World {
             Happening::Wake { person, incarnation } => self.wake_person(person, incarnation),
             Happening::Act { person } => self.act(person),
             Happening::Fault => self.next_fault(),
+            Happening::Recipe(number) => self.next_recipe(number),
+            Happening::PowerCut { server } if self.storm => self.power_cut(server),
+            Happening::PowerCut { .. } => {}
             Happening::Heal(healing) => self.heal(&healing),
         }
     }
