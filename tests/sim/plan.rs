@@ -64,6 +64,7 @@ pub enum Fault {
     LostDisk,
     /// What `recipes` has, and no plan draws.
     Overruled,
+    Upstart,
     TornBatch,
     PowerAfterRestart,
     SyncFailsTwice,

@@ -2,6 +2,8 @@
 //! these moments are hit too rarely. A recipe comes on its own, beside the plan's faults, in some of the seeds; it draws from generators of its
 //! own, so that a seed without one is what it was.
 
+use syncnet::cluster::message::{EntryKind, Record};
+use syncnet::log::Append;
 use syncnet::rng::{Rng, mix};
 use syncnet::types::Span;
 
@@ -14,8 +16,9 @@ use super::world::{Happening, World};
 pub const RECIPES_FROM: usize = 1_000;
 
 /// The recipes, as faults of which the plan knows nothing.
-const RECIPES: [Fault; 4] = [
+const RECIPES: [Fault; 5] = [
     Fault::Overruled,
+    Fault::Upstart,
     Fault::TornBatch,
     Fault::PowerAfterRestart,
     Fault::SyncFailsTwice,
@@ -26,6 +29,8 @@ const RECIPES: [Fault; 4] = [
 pub enum Ambush {
     /// Killed as soon as it has written entries in the place of others, and perhaps synced them.
     WhenOverruled { synced: bool },
+    /// Cut off as soon as it leads, so that nobody gets its first entry, for so long.
+    Upstart(Span),
     /// The power goes between a write and its sync, and the first page of that is lost.
     Torn,
     /// Killed between a write and its sync; started again, and then the power goes.
@@ -58,7 +63,7 @@ impl World {
         let span = Span(rng.between(1_000_000, 3_000_000));
         let leader = self.leaders().last().copied();
         let at = match (fault, leader) {
-            (Fault::Overruled, Some(leader)) => leader,
+            (Fault::Overruled | Fault::Upstart, Some(leader)) => leader,
             _ => rng.below(self.servers.len() as u64) as usize,
         };
         self.struck.push(Struck {
@@ -84,11 +89,16 @@ impl World {
         let ambush = match fault {
             Fault::Overruled => {
                 // What it takes on meanwhile nobody else gets, and the others go on without it.
-                let others = (0..self.servers.len()).filter(|&other| other != at);
-                let cuts: Vec<_> = others.flat_map(|other| [(at, other), (other, at)]).collect();
-                cuts.iter().for_each(|&(from, to)| self.cut(from, to, true, true));
-                self.later(span, Happening::Heal(Healing::Uncut(cuts)));
+                self.cut_off(at, span);
                 Ambush::WhenOverruled { synced }
+            }
+            Fault::Upstart => {
+                // Another leads then, whose whole term is made void by a third one.
+                self.cut_off(at, span);
+                for other in (0..self.servers.len()).filter(|&other| other != at) {
+                    self.servers[other].ambush = Some(Ambush::Upstart(span));
+                }
+                return;
             }
             Fault::TornBatch => {
                 // So much waits then that it takes several pages.
@@ -103,6 +113,30 @@ impl World {
             _ => return,
         };
         self.servers[at].ambush = Some(ambush);
+    }
+
+    fn cut_off(&mut self, at: usize, span: Span) {
+        let others = (0..self.servers.len()).filter(|&other| other != at);
+        let cuts: Vec<_> = others.flat_map(|other| [(at, other), (other, at)]).collect();
+        cuts.iter().for_each(|&(from, to)| self.cut(from, to, true, true));
+        self.later(span, Happening::Heal(Healing::Uncut(cuts)));
+    }
+
+    /// A server wants something written: who takes office may be waited for.
+    pub fn takes_office(&mut self, at: usize, append: &Append) {
+        let Some(Ambush::Upstart(span)) = self.servers[at].ambush else {
+            return;
+        };
+        let first = |record: &Record| matches!(record, Record::Entry { entry, .. } if entry.kind == EntryKind::Noop);
+        if self.storm && self.leaders().contains(&at) && append.records.iter().any(first) {
+            for server in &mut self.servers {
+                server.ambush.take_if(|ambush| matches!(ambush, Ambush::Upstart(_)));
+            }
+            self.counts.one("leaders cut off as they took office");
+            // Until the others have had the time to elect the next.
+            self.cut_off(at, Span(span.0 + 2_500_000));
+            self.servers[at].ambush = Some(Ambush::WhenOverruled { synced: true });
+        }
     }
 
     /// After a failed sync the system may forget what wasn't written, or not.
@@ -121,6 +155,7 @@ impl World {
             return false;
         };
         let due = match ambush {
+            Ambush::Upstart(_) => false,
             Ambush::WhenOverruled { synced } => server.held.is_overruled(synced),
             Ambush::Torn => step == DiskStep::Write && server.held.pages_unsynced() > 1,
             Ambush::Killed | Ambush::SyncFails => step == DiskStep::Write && server.held.pages_unsynced() > 0,
@@ -134,6 +169,7 @@ impl World {
         let later = Span(soon.0 + rng.between(1_000, 50_000));
         let well = Span(later.0 + rng.between(10_000, 500_000));
         match ambush {
+            Ambush::Upstart(_) => {}
             Ambush::WhenOverruled { .. } => {
                 self.counts.one("leaders killed when they were overruled");
                 self.kill(at);

@@ -41,10 +41,14 @@ impl World {
     /// The node wants something written.
     pub fn write(&mut self, at: usize, append: Append) {
         let server = &mut self.servers[at];
-        let Some(process) = &mut server.process else {
+        if server.process.is_none() {
+            return;
+        }
+        server.held.wants(&append);
+        self.takes_office(at, &append);
+        let Some(process) = &mut self.servers[at].process else {
             return;
         };
-        server.held.wants(&append);
         let fills = append
             .records
             .iter()
