@@ -162,10 +162,15 @@ impl Held {
         }
     }
 
-    /// Whether entries were written in the place of others, and, if so asked, synced.
+    /// Whether entries were written in the place of others, and synced if that is asked.
     pub fn is_overruled(&self, synced: bool) -> bool {
         let done = if synced { self.persisted } else { self.written };
         self.overruled.is_some_and(|by| by <= done)
+    }
+
+    /// From now on.
+    pub fn not_overruled(&mut self) {
+        self.overruled = None;
     }
 
     /// Pages that were written and not synced.

@@ -53,6 +53,7 @@ const REPAIRS: &[(&str, u64)] = &[
 ];
 
 const STANDARD: &[(&str, u64)] = &[
+    ("batches torn at their first page", 95),
     ("changes of the settings", 220),
     ("client connections reset", 250),
     ("client operations", 370_000),
@@ -80,9 +81,12 @@ const STANDARD: &[(&str, u64)] = &[
     ("kills", 1_700),
     ("leaders that hung", 120),
     ("leaders' disks that hung", 150),
+    ("leaders cut off as they took office", 95),
+    ("leaders killed when they were overruled", 150),
     ("link resets", 800),
     ("links given up for their silence", 300),
     ("links made", 15_000),
+    ("logs compared at a start", 3_400),
     ("messages acknowledged", 270_000),
     ("messages sent again with their keys", 22_000),
     ("messages submitted", 280_000),
@@ -96,7 +100,9 @@ const STANDARD: &[(&str, u64)] = &[
     ("partial partitions", 240),
     ("partitions", 490),
     ("power cuts", 1_100),
+    ("power cuts behind a failed sync", 110),
     ("power cuts behind a kill", 250),
+    ("power cuts behind a restart", 190),
     ("reads from the log", 40_000),
     ("redirects", 7_500),
     ("refused at admission", 2_500),
@@ -104,6 +110,7 @@ const STANDARD: &[(&str, u64)] = &[
     ("resends asked for", 1_300),
     ("restarts with another configuration", 230),
     ("retries recognised", 140),
+    ("rooms looked at behind what was trimmed", 1_600),
     ("segments that couldn't be made ahead", 42),
     ("sessions expired", 110),
     ("sessions gone on with", 10_000),
@@ -112,8 +119,10 @@ const STANDARD: &[(&str, u64)] = &[
     ("stale lookups", 170),
     ("stale readings", 430),
     ("starts", 4_600),
+    ("syncs that failed", 310),
+    ("times that old segments went", 3_300),
     ("times of jitter", 250),
-    ("torn ends cut off", 13),
+    ("torn ends cut off", 140),
     ("wall clocks that jumped", 230),
 ];
 

@@ -93,8 +93,9 @@ impl World {
                 Ambush::WhenOverruled { synced }
             }
             Fault::Upstart => {
-                // Another leads then, whose whole term is made void by a third one.
-                self.cut_off(at, span);
+                // Another leads then, whose whole term is made void by the next one.
+                self.kill(at);
+                self.later(Span(span.0 / 2), Happening::Heal(Healing::Start(at)));
                 for other in (0..self.servers.len()).filter(|&other| other != at) {
                     self.servers[other].ambush = Some(Ambush::Upstart(span));
                 }
@@ -112,6 +113,11 @@ impl World {
             }
             _ => return,
         };
+        self.lie_in_wait(at, ambush);
+    }
+
+    fn lie_in_wait(&mut self, at: usize, ambush: Ambush) {
+        self.servers[at].held.not_overruled();
         self.servers[at].ambush = Some(ambush);
     }
 
@@ -135,7 +141,7 @@ impl World {
             self.counts.one("leaders cut off as they took office");
             // Until the others have had the time to elect the next.
             self.cut_off(at, Span(span.0 + 2_500_000));
-            self.servers[at].ambush = Some(Ambush::WhenOverruled { synced: true });
+            self.lie_in_wait(at, Ambush::WhenOverruled { synced: true });
         }
     }
 

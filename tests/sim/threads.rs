@@ -214,10 +214,10 @@ impl World {
                 }
                 Kept::Installed { .. } => self.counts.one("checkpoint transfers"),
                 Kept::Holdings(holdings) => {
-                    self.counts
-                        .add("segments deleted", u64::from(holdings.first > server.first_kept));
+                    let gone = holdings.first > server.first_kept;
+                    self.counts.add("segments deleted", u64::from(gone));
+                    firsts.extend(gone.then_some(holdings.first));
                     server.first_kept = holdings.first;
-                    firsts.push(holdings.first);
                 }
                 Kept::Damaged { .. } => self.counts.one("damage found by housekeeping"),
                 _ => {}
