@@ -2,6 +2,8 @@
 //! page by page and name by name; a failed sync leaves pages that look written and aren't. The same calls and the same
 //! generator give the same disk.
 
+mod looks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};

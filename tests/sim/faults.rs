@@ -11,7 +11,7 @@ use super::recipes::RECIPES_FROM;
 use super::world::{Happening, World};
 
 /// Draws of faults are not those of anything else.
-const FAULT_DRAWS: u64 = 0xFA17_5EED;
+pub(super) const FAULT_DRAWS: u64 = 0xFA17_5EED;
 
 /// A fault that came.
 #[derive(Clone, Debug)]

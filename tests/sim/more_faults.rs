@@ -66,7 +66,7 @@ impl World {
             }
             Fault::FlippedBit => self.flip_some_bit(at),
             Fault::LostDisk => self.lose_disk(at, span),
-            _ => {}
+            _ => self.strike_ambush(fault, at, span),
         }
     }
 
@@ -196,6 +196,7 @@ impl World {
         server.replaced = false;
         self.damage(at);
         self.oracle.begins_anew(at);
+        self.holds_nothing(at);
         self.later(span, Happening::Heal(Healing::Start(at)));
     }
 }

@@ -103,6 +103,11 @@ impl Oracle {
         &self.entries
     }
 
+    /// The digest of the state that the entries up to this one make.
+    pub fn digest_at(&self, index: LogIndex) -> Option<u64> {
+        self.digests.get(index.0.checked_sub(1)? as usize).copied()
+    }
+
     /// A server has recovered its log.
     pub fn restarted(&mut self, at: usize, recovered: &Recovered) -> Result<(), String> {
         let server = &mut self.servers[at];

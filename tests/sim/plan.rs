@@ -68,6 +68,12 @@ pub enum Fault {
     FormerVotes,
     BrokenBurst,
     LateLeader,
+    /// What `ambushes` has, and no plan draws.
+    Overruled,
+    Upstart,
+    TornBatch,
+    PowerAfterRestart,
+    SyncFailsTwice,
 }
 
 /// What the early swarm doesn't have.

@@ -149,6 +149,7 @@ fn live(world: &mut World) {
     };
     world.later(peace, Happening::Fault);
     world.plan_recipes();
+    world.plan_ambushes();
     let storm = world.plan.storm;
     if !world.run_for(Span(peace.0 + storm.0)) {
         return;

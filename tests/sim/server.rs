@@ -18,8 +18,10 @@ use syncnet::types::{AppendId, Boot, ConnId, DirectoryId, GroupId, Level, LogInd
 use syncnet::wire::client::{Response, encode_response};
 use syncnet::wire::datagram::{Sealed, seal};
 
+use super::ambushes::Ambush;
 use super::clock::Clock;
 use super::disk::ServerDisk;
+use super::held::Held;
 use super::net::Bits;
 use super::plan::server_id;
 use super::threads::DiskStep;
@@ -78,6 +80,10 @@ pub struct Server {
     pub damaged: bool,
     /// When that was.
     pub damaged_at: Tick,
+    /// What its log must hold.
+    pub held: Held,
+    /// What waits for its log writer.
+    pub ambush: Option<Ambush>,
 }
 
 /// A running process.
@@ -128,6 +134,8 @@ impl Server {
             stopping: false,
             damaged: false,
             damaged_at: Tick(0),
+            held: Held::default(),
+            ambush: None,
         }
     }
 
@@ -180,9 +188,11 @@ impl World {
         if self.servers[at].process.is_some() {
             return;
         }
-        let opened = match open_log(self, at, self.servers[at].disk.clone()) {
+        self.check_syncs(at, false, false);
+        let mut opened = match open_log(self, at, self.servers[at].disk.clone()) {
             Ok(opened) => opened,
             Err(OpenError::Io { .. }) => {
+                self.check_syncs(at, false, true);
                 // The disk failed once more; whoever watches over the server starts it again.
                 self.counts.one("failed disks");
                 return self.later(Span::from_ms(300), Happening::Start { server: at });
@@ -206,6 +216,8 @@ impl World {
         if opened.report.rewritten_bytes > 0 {
             self.counts.one("ends written anew");
         }
+        self.check_syncs(at, true, true);
+        self.check_opened(at, &mut opened);
         let recovered = opened.recovered;
         if !recovered.holes.is_empty() {
             self.counts.add("holes found at a start", recovered.holes.len() as u64);
@@ -285,6 +297,7 @@ impl World {
         self.counts.one("directories set aside");
         self.say(|| format!("{} begins anew: {why}", server_id(at)));
         self.oracle.begins_anew(at);
+        self.holds_nothing(at);
         let server = &mut self.servers[at];
         server.disk.renew();
         server.directory = DirectoryId(server.rng.draw() | 1);
@@ -329,6 +342,7 @@ impl World {
         self.servers[at].powered = false;
         let mut rng = self.rng.child();
         self.servers[at].disk.disk.power_cut(&mut rng);
+        self.servers[at].held.lossy = true;
         self.restore_backup(at);
     }
 
@@ -488,6 +502,7 @@ impl World {
                 }
             }
             Effect::Datagram(datagram) => {
+                self.servers[at].held.says(&datagram);
                 let Some(process) = &mut self.servers[at].process else {
                     return;
                 };

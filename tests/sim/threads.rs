@@ -12,7 +12,7 @@ use syncnet::node::Input;
 use syncnet::types::{Span, Tick};
 
 use super::plan::server_id;
-use super::sabotage::altered;
+use super::sabotage::{altered, misled};
 use super::server::Arrival;
 use super::world::{Happening, World};
 
@@ -41,6 +41,12 @@ fn append_bytes(append: &Append) -> usize {
 impl World {
     /// The node wants something written.
     pub fn write(&mut self, at: usize, append: Append) {
+        let server = &mut self.servers[at];
+        if server.process.is_none() {
+            return;
+        }
+        server.held.wants(&append);
+        self.takes_office(at, &append);
         if self.servers[at].process.is_none() {
             return;
         }
@@ -90,7 +96,7 @@ impl World {
             return;
         }
         let Some(process) = &mut server.process else { return };
-        let mut next = None;
+        let (mut next, mut synced) = (None, None);
         let mut waits = false;
         let outcome = match step {
             DiskStep::Write => {
@@ -116,8 +122,10 @@ impl World {
                         process.log.flush().and_then(|()| process.log.sync()).map_or_else(
                             |error| if is_full(&error) { Ok(()) } else { Err(error) },
                             |persisted| {
+                                synced = persisted;
                                 if let Some(id) = persisted.filter(|&id| id > process.persisted) {
                                     process.persisted = id;
+                                    self.quorums.synced(at, id);
                                     server.inbox.push_back(Arrival::Input(Input::Persisted(id)));
                                 }
                                 Ok(())
@@ -131,6 +139,7 @@ impl World {
                 process.writing = false;
                 process.writes += 1;
                 next = Some((limits::SEAL_AFTER, DiskStep::Seal(process.writes)));
+                synced = persisted;
                 if let Some(id) = persisted.filter(|&id| id > process.persisted) {
                     process.persisted = id;
                     self.quorums.synced(at, id);
@@ -168,12 +177,20 @@ impl World {
                 looked
             }
         };
+        self.check_syncs(at, outcome.is_ok(), step != DiskStep::Prewrite);
         if let Err(error) = outcome {
             self.say(|| format!("the disk of {} failed: {error}", server_id(at)));
             self.counts.one("failed disks");
             self.end_process(at, true);
+            self.forget_unwritten(at);
             let after = Span(self.rng.between(100_000, 1_500_000));
             return self.later(after, Happening::Start { server: at });
+        }
+        if step == DiskStep::Write || synced.is_some() {
+            self.check_written(at, synced);
+        }
+        if self.springs(at, step) {
+            return;
         }
         if let Some((delay, step)) = next {
             let delay = if step == DiskStep::Sync {
@@ -196,7 +213,7 @@ impl World {
         let Some(process) = &mut self.servers[at].process else {
             return;
         };
-        process.keeper.take(job);
+        process.keeper.take(misled(self.sabotage, job));
         self.keep_soon(at);
     }
 
@@ -229,14 +246,18 @@ impl World {
         }
         process.keep_at = None;
         let step = process.keeper.step();
-        let mut told = false;
+        let (mut told, mut firsts, mut made) = (false, Vec::new(), Vec::new());
         while let Some(kept) = process.keeper.answer() {
             match &kept {
-                Kept::Made { .. } => self.counts.one("checkpoints made"),
+                Kept::Made { id } => {
+                    self.counts.one("checkpoints made");
+                    made.push(*id);
+                }
                 Kept::Installed { .. } => self.counts.one("checkpoint transfers"),
                 Kept::Holdings(holdings) => {
-                    self.counts
-                        .add("segments deleted", u64::from(holdings.first > server.first_kept));
+                    let gone = holdings.first > server.first_kept;
+                    self.counts.add("segments deleted", u64::from(gone));
+                    firsts.extend(gone.then_some(holdings.first));
                     server.first_kept = holdings.first;
                 }
                 Kept::Damaged { .. } => self.counts.one("damage found by housekeeping"),
@@ -245,6 +266,9 @@ impl World {
             told = true;
             server.inbox.push_back(Arrival::Input(Input::Kept(kept)));
         }
+        self.check_syncs(at, step.is_ok(), true);
+        made.iter().for_each(|id| self.check_made(at, id));
+        firsts.into_iter().for_each(|first| self.check_kept(at, first));
         match step {
             Ok(Step::More) => self.keep_soon(at),
             Ok(Step::Rest(span)) => self.keep_at(at, self.now.after(span)),
@@ -300,13 +324,18 @@ impl World {
         match process.jobs.pop_front() {
             Some(ReaderJob::Index(items)) => process.reader.index(&items),
             Some(ReaderJob::Seed(rooms)) => process.reader.seed(rooms, &[]),
-            Some(ReaderJob::Trim(index)) => process.reader.trim(index),
+            Some(ReaderJob::Trim(index)) => {
+                process.reader.trim(index);
+                server.held.trimmed(index);
+            }
             Some(ReaderJob::Read(request)) => match process.reader.read(&request) {
                 Ok(answer) => {
+                    let shown = server.held.shows(&answer);
                     let answer = altered(self.sabotage, answer);
                     server.inbox.push_back(Arrival::Input(Input::Read(answer)));
                     self.counts.one("reads from the log");
                     self.wake_server(at);
+                    self.check(shown.map_err(|text| format!("{} reads: {text}", server_id(at))));
                 }
                 Err(error) => self.fail(format!("{} can't read its log: {error}", server_id(at))),
             },

@@ -62,6 +62,10 @@ pub enum Happening {
     Act { person: usize },
     /// The next fault comes.
     Fault,
+    /// The moment of an ambush comes.
+    Ambush(usize),
+    /// The power of a server goes, if faults still come.
+    PowerCut { server: usize },
     /// A fault ends.
     Heal(Healing),
     /// A recipe goes on.
@@ -241,6 +245,9 @@ impl World {
             Happening::Wake { person, incarnation } => self.wake_person(person, incarnation),
             Happening::Act { person } => self.act(person),
             Happening::Fault => self.next_fault(),
+            Happening::Ambush(number) => self.next_ambush(number),
+            Happening::PowerCut { server } if self.storm => self.power_cut(server),
+            Happening::PowerCut { .. } => {}
             Happening::Heal(healing) => self.heal(&healing),
             Happening::Recipe(step) => self.recipe_step(step),
         }
