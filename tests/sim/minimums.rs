@@ -53,7 +53,7 @@ const REPAIRS: &[(&str, u64)] = &[
 ];
 
 const STANDARD: &[(&str, u64)] = &[
-    ("admissions cut off", 270),
+    ("admissions cut off", 240),
     ("batches torn at their first page", 95),
     ("bursts of commands cut in two", 50),
     ("changes of the settings", 220),
@@ -75,18 +75,18 @@ const STANDARD: &[(&str, u64)] = &[
     ("fail-overs with messages in flight", 810),
     ("failed disks", 270),
     ("followers' disks that hung", 110),
-    ("former directories that were back", 170),
-    ("forwarded commands lost", 60),
+    ("former directories that were back", 150),
+    ("forwarded commands lost", 50),
     ("fresh lookups", 12_000),
     ("fresh readings", 29_000),
     ("full disks", 250),
-    ("gaps recognised", 300),
-    ("holes found at a start", 800),
+    ("gaps recognised", 190),
+    ("holes found at a start", 110),
     ("items cut in two", 770_000),
     ("items read", 5_200_000),
     ("keys recognised", 16_000),
     ("kills", 1_700),
-    ("leaders asked as they woke", 70),
+    ("leaders asked as they woke", 60),
     ("leaders that hung", 120),
     ("leaders' disks that hung", 150),
     ("leaders cut off as they took office", 95),
@@ -133,7 +133,7 @@ const STANDARD: &[(&str, u64)] = &[
     ("times that old segments went", 3_300),
     ("times of jitter", 250),
     ("torn ends cut off", 140),
-    ("votes asked of former directories", 80),
+    ("votes asked of former directories", 65),
     ("wall clocks that jumped", 230),
 ];
 
