@@ -142,7 +142,9 @@ fn alone_with_a_hole_nothing_is_pretended() {
     world.run_ms(10_000);
     assert_eq!(world.leader(), None);
     assert_eq!(world.cluster(id(1)).durable(), LogIndex(8));
-    assert!(world.said("entry 9 of the log can't be read, and no server that is there has it"));
+    let told = "entry 9 of the log can't be read, and there is no other server to ask";
+    assert!(world.said(told), "{:#?}", world.tail());
+    assert!(!world.said("the others are asked") && !world.said("no server that is there"));
 }
 
 #[test]
