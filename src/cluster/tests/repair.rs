@@ -199,6 +199,9 @@ fn who_voted_for_the_leader_with_its_lost_disk_is_admitted_only_after_another_el
     assert!(world.said("stands again before s1 is admitted"), "{:#?}", world.tail());
     assert!(world.cluster(id(3)).term() > term);
     assert_eq!(world.cluster(id(1)).role(), Role::Follower, "{:#?}", world.tail());
+    // Its operator reads both what it is doing and when that is over.
+    assert!(world.said("s1 has a new data directory: it is filled by the others"));
+    assert!(world.said("s1 holds everything: it has a vote again"));
 }
 
 #[test]
