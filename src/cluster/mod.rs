@@ -261,10 +261,7 @@ impl Cluster {
         cluster.hard.commit = cluster.commit;
         cluster.commit_members();
         cluster.first_entry_durable();
-        if cluster.formed() && !cluster.is_voter() {
-            let text = format!("{me} has a new data directory: it has no vote until it holds everything");
-            cluster.event(Level::Warn, text);
-        }
+        cluster.report_filling();
         cluster.report_holes();
         cluster.form();
         cluster.consider();

@@ -109,10 +109,14 @@ impl<D: Disk> Prewriter<D> {
     /// # Panics
     /// As [`complete`](Prewriter::complete).
     pub(super) fn take(&self) -> io::Result<(Segment, D::File)> {
-        self.complete()?;
-        let mut state = self.lock();
-        let (segment, file) = (state.wanted.take(), state.ready.take());
-        Ok(segment.zip(file).expect("nobody else takes what was completed"))
+        loop {
+            self.complete()?;
+            let mut state = self.lock();
+            if let (Some(segment), Some(file)) = (state.wanted, state.ready.take()) {
+                state.wanted = None;
+                return Ok((segment, file));
+            }
+        }
     }
 
     /// Does a little.

@@ -103,10 +103,10 @@ impl Node {
             }
             Kept::Unmade { index, why } => {
                 self.keeping.making = false;
-                self.event(
-                    Level::Warn,
-                    format!("no checkpoint could be made at entry {index}: {why}"),
-                );
+                // The log has begun anew behind it meanwhile: nobody needs it any more.
+                let is_void = index <= self.cluster.base().index;
+                let level = if is_void { Level::Debug } else { Level::Warn };
+                self.event(level, format!("no checkpoint could be made at entry {index}: {why}"));
             }
             Kept::Differs { index, live, made } => {
                 self.keeping.making = false;

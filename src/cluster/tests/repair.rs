@@ -142,7 +142,9 @@ fn alone_with_a_hole_nothing_is_pretended() {
     world.run_ms(10_000);
     assert_eq!(world.leader(), None);
     assert_eq!(world.cluster(id(1)).durable(), LogIndex(8));
-    assert!(world.said("entry 9 of the log can't be read, and no server that is there has it"));
+    let told = "entry 9 of the log can't be read, and there is no other server to ask";
+    assert!(world.said(told), "{:#?}", world.tail());
+    assert!(!world.said("the others are asked") && !world.said("no server that is there"));
 }
 
 #[test]
@@ -197,6 +199,9 @@ fn who_voted_for_the_leader_with_its_lost_disk_is_admitted_only_after_another_el
     assert!(world.said("stands again before s1 is admitted"), "{:#?}", world.tail());
     assert!(world.cluster(id(3)).term() > term);
     assert_eq!(world.cluster(id(1)).role(), Role::Follower, "{:#?}", world.tail());
+    // Its operator reads both what it is doing and when that is over.
+    assert!(world.said("s1 has a new data directory: it is filled by the others"));
+    assert!(world.said("s1 holds everything: it has a vote again"));
 }
 
 #[test]
