@@ -29,6 +29,8 @@ pub const QUICK: Options = Options {
     unicast: false,
     secret: false,
     alone: false,
+    descriptors: None,
+    calm: false,
 };
 
 /// A power cut that doesn't come about where it was meant to comes after so long.

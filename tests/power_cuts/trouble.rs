@@ -22,6 +22,8 @@ const PATIENT: Options = Options {
     unicast: false,
     secret: false,
     alone: false,
+    descriptors: None,
+    calm: false,
 };
 
 #[test]

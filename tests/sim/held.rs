@@ -305,11 +305,19 @@ fn segments(disk: &ServerDisk) -> Vec<Segment> {
 impl World {
     /// A server without a log, or with another than it had.
     pub fn holds_nothing(&mut self, at: usize) {
-        let agreed = self.servers[at].held.agreed;
-        self.servers[at].held = Held {
-            agreed,
+        let server = &mut self.servers[at];
+        server.held = Held {
+            agreed: server.held.agreed,
+            failed_syncs: server.disk.failed_syncs(),
             ..Held::default()
         };
+    }
+
+    /// A server has another of its disks than it had, on which this must be.
+    pub fn holds(&mut self, at: usize, held: Held) {
+        let server = &mut self.servers[at];
+        let agreed = server.held.agreed.max(held.agreed);
+        server.held = Held { agreed, ..held };
     }
 
     /// A server has opened its log.

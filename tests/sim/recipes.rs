@@ -15,6 +15,7 @@ use syncnet::wire::peer::PeerMessage;
 
 use super::disk::ServerDisk;
 use super::faults::{Healing, Struck};
+use super::held::Held;
 use super::plan::{Fault, server_id};
 use super::server::open_log;
 use super::world::{Happening, World};
@@ -84,6 +85,7 @@ struct Drive {
     boot: Boot,
     reached: Lsn,
     replaced: bool,
+    held: Held,
 }
 
 /// What is under way.
@@ -303,6 +305,7 @@ impl World {
             boot: server.boot,
             reached: server.reached,
             replaced: server.replaced,
+            held: server.held.clone(),
         }
     }
 
@@ -318,6 +321,7 @@ impl World {
         (server.boot, server.reached, server.replaced) = (other.boot, other.reached, other.replaced);
         (server.hard, server.first_kept) = (None, LogIndex(1));
         self.oracle.begins_anew(at);
+        self.holds(at, other.held);
         self.recipes.aside = Some((at, own));
     }
 
