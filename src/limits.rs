@@ -275,6 +275,9 @@ pub const NO_QUORUM_NOTICE: Span = Span::from_ms(1_000);
 pub const FRAMES_PER_TURN: usize = 1024;
 /// Requests other than commands taken from one client in a turn: each may have an answer as large as a frame.
 pub const QUESTIONS_PER_TURN: usize = 8;
+/// Requests other than commands taken from all clients in a turn: a fraction of a millisecond, so that a crowd that asks without end doesn't
+/// hold up what others say. Those that are left go first in the next.
+pub const CLIENT_QUESTIONS_PER_TURN: usize = 64;
 /// Frames taken from all clients in a turn: some tens of milliseconds of work, so that heartbeats are never late for them.
 pub const CLIENT_FRAMES_PER_TURN: usize = 16_384;
 /// Connections at the peer port whose handshake isn't done; one more pushes out the oldest that has not said hello. Each costs a descriptor and `HANDSHAKE_BYTES_MAX`.
