@@ -180,4 +180,5 @@ const SWARM: &[(&str, u64)] = &[
     ("times of jitter", 230),
     ("torn ends cut off", 50),
     ("wall clocks that jumped", 290),
+    ("writes that waited for space", 160),
 ];
