@@ -209,4 +209,5 @@ const SWARM: &[(&str, u64)] = &[
     ("times of jitter", 230),
     ("torn ends cut off", 70),
     ("wall clocks that jumped", 290),
+    ("writes that waited for space", 160),
 ];
