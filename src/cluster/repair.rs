@@ -92,6 +92,7 @@ impl Cluster {
         }
         self.beat_due = true;
         self.report_holes();
+        self.give_up_standing();
         for hole in &known {
             if self.log.is_missing(hole.index)
                 && let Some(entry) = self.log.get(hole.index).cloned()

@@ -28,25 +28,21 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Nobody needs what is at or before `index`, and a majority has the same state there: removes what is older than the last
-    /// checkpoint up to there.
+    /// Nobody reads what is at or before `index`, and a majority has the same state there and up to `agreed`: removes what is before the
+    /// first checkpoint that covers all that, or, as long as there is none, before the last checkpoint up to there.
     ///
     /// # Errors
     /// What the disk says.
-    pub(super) fn trim(&mut self, index: LogIndex) -> io::Result<()> {
-        let list = self.checkpoints.list();
-        let Some(base) = list.iter().rev().map(|info| info.id.at.index).find(|&at| at <= index) else {
+    pub(super) fn trim(&mut self, index: LogIndex, agreed: LogIndex) -> io::Result<()> {
+        let at: Vec<LogIndex> = self.checkpoints.list().iter().map(|info| info.id.at.index).collect();
+        let covers = at.iter().copied().find(|&at| index <= at && at <= agreed);
+        let Some(base) = covers.or_else(|| at.iter().copied().rev().find(|&at| at <= index)) else {
             return Ok(());
         };
-        let older: Vec<LogIndex> = list
-            .iter()
-            .map(|info| info.id.at.index)
-            .filter(|&at| at < base)
-            .collect();
-        for at in older {
-            self.checkpoints.remove(at)?;
+        for older in at.into_iter().filter(|&at| at < base) {
+            self.checkpoints.remove(older)?;
         }
-        let before = self.beginning(base)?;
+        let before = self.beginning(base.min(index))?;
         remove_segments(&self.disk, &self.shared, before)?;
         self.tell_holdings();
         Ok(())

@@ -74,8 +74,17 @@ impl Node {
         // What was agreed on beyond the last entry that may go changes nothing.
         if index > told || (told_agreed < index && agreed > told_agreed) {
             self.keeping.trim_told = (index, agreed);
+            self.forget_unneeded();
             self.effects.push_back(Effect::Keep(KeepJob::Trim { index, agreed }));
         }
+    }
+
+    /// What isn't on the disk any more nobody can ask for; and what nobody reads any more and a checkpoint covers nobody needs, though the
+    /// segment that has it stays. Others may have removed it, and couldn't mend it.
+    fn forget_unneeded(&mut self) {
+        let covered = self.holdings.marks.first().map_or(LogIndex(0), |mark| mark.index);
+        let unread = self.state.trimmed().min(covered);
+        self.cluster.kept_from(self.now, self.holdings.first.max(unread.next()));
     }
 
     /// A follower needs a piece of a checkpoint of ours.
@@ -125,8 +134,8 @@ impl Node {
                 }
             }
             Kept::Holdings(holdings) => {
-                self.cluster.kept_from(now, holdings.first);
                 self.holdings = holdings;
+                self.forget_unneeded();
             }
             Kept::Damaged { holes, what, .. } => self.damaged(&holes, what),
             Kept::Space { free } => self.space(free),

@@ -134,6 +134,8 @@ pub struct Held {
     failed_syncs: u64,
     /// Whether what was written and not synced may be gone: the power was, or a sync has failed.
     pub lossy: bool,
+    /// Whether its disk was damaged since the last start: what is left of the log is for recovery to say.
+    pub unsure: bool,
 }
 
 impl Held {
@@ -332,7 +334,12 @@ impl World {
         let found = &opened.recovered;
         let server = &mut self.servers[at];
         sound(found)?;
-        if !honest || server.damaged || server.held.durable.entries.is_empty() && server.held.waiting.is_empty() {
+        let unsure = std::mem::replace(&mut server.held.unsure, server.damaged);
+        if !honest
+            || unsure
+            || server.damaged
+            || server.held.durable.entries.is_empty() && server.held.waiting.is_empty()
+        {
             let told = server.held.durable.clone();
             server.held.begin(found, &told);
         } else {

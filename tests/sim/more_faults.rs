@@ -135,6 +135,7 @@ impl World {
     pub(super) fn damage(&mut self, at: usize) {
         self.servers[at].damaged = true;
         self.servers[at].damaged_at = self.now;
+        self.servers[at].held.unsure = true;
     }
 
     /// Whether all servers but this one have on their disks all that is committed: only then nothing is lost with it.

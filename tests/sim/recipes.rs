@@ -247,6 +247,8 @@ impl World {
         let name = files.pop()?;
         let used = used(&name);
         self.kill(at);
+        // A seal is never synced. Were it lost with the power in the same moment, the last records before it would look torn.
+        disk.write_back();
         let rng = &mut self.recipes.rng;
         let reach = *rng.pick(&[600, 3_000, 100_000]).unwrap_or(&600);
         let flips: Vec<(u64, u32)> = (0..rng.between(1, 4))
@@ -285,7 +287,12 @@ impl World {
 
     /// A server gets a new and empty disk. The former is kept.
     fn replace_drive(&mut self, at: usize, fault: Fault) -> Option<usize> {
-        if self.recipes.aside.is_some() || self.recipes.awaited.is_some() || !self.others_hold_everything(at) {
+        // A directory that has not been admitted yet would be none of the former.
+        let votes = self.servers[at]
+            .node()
+            .is_some_and(|node| node.cluster().role() != Role::Learner);
+        let busy = self.recipes.aside.is_some() || self.recipes.awaited.is_some();
+        if busy || !votes || !self.others_hold_everything(at) {
             return None;
         }
         let drive = self.drive(at);

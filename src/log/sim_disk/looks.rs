@@ -37,6 +37,11 @@ impl SimDisk {
         }
     }
 
+    /// The system had time to write what was written to files, as it does by itself sooner or later.
+    pub fn write_back(&self) {
+        self.lock().inodes.values_mut().for_each(Inode::sync);
+    }
+
     /// Of what isn't synced the first page of each file is lost, and those after it are on the disk.
     pub fn lose_first_pages(&self) {
         for inode in self.lock().inodes.values_mut() {
