@@ -241,8 +241,12 @@ pub const PEER_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// Connections of clients from one address that isn't loopback.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_000;
-/// Descriptors held back for peers, the log and the next accept.
-pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Descriptors held back for peers, the log (two readers keep files open) and the next accept.
+pub const DESCRIPTORS_RESERVED: usize = 192;
+/// How long the log waits for a descriptor when there is none, before that counts as a disk that failed.
+pub const DESCRIPTORS_PATIENCE: Span = Span::from_ms(10_000);
+/// The rest between two tries.
+pub const DESCRIPTORS_RETRY: Span = Span::from_ms(20);
 /// A connection that has not finished its hello by then is closed.
 pub const HELLO_TIMEOUT: Span = Span::from_ms(5_000);
 /// How long a listener rests when the system has no descriptor left.
@@ -339,4 +343,6 @@ const _: () = assert!(CLIENT_FRAME_BYTES_MAX <= OUTPUT_BYTES_MAX);
 const _: () = assert!(TOUCH_INTERVAL.0 * 2 < NAME_RELEASE.0);
 const _: () = assert!(CLIENT_QUORUM_RETRY.0 > READ_TIMEOUT.0);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX);
-const _: () = assert!(DESCRIPTORS_RESERVED > HANDSHAKES_MAX + SERVERS_MAX);
+// Two dozen for listeners, pipes, locks, streams, what the writer and the pre-writing hold, and clients that are being turned away.
+const _: () =
+    assert!(DESCRIPTORS_RESERVED >= HANDSHAKES_MAX + 2 * SERVERS_MAX + 2 * (READ_FILES_MAX + READ_INDEXES_MAX) + 24);
