@@ -281,6 +281,9 @@ const FOREIGN: &[&str] = &[
     "mix",
     "seeds",
     "shrink",
+    "minutes",
+    "seed",
+    "servers",
 ];
 
 #[test]
