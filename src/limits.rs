@@ -257,10 +257,14 @@ pub const CONNECTIONS_FEW: usize = 256;
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_000;
 /// Descriptors held back for servers, the log and what every process has open: clients never get them, so that a server that is full still
 /// links and writes.
-pub const DESCRIPTORS_RESERVED: usize = 128;
-/// Of these, what isn't a link or a file of the reader: standard streams, listeners, poll, wakers, signals, lock, the segments that are
-/// written and made, what the housekeeper reads and writes.
+pub const DESCRIPTORS_RESERVED: usize = 192;
+/// Of these, what isn't a link or a file of the two readers: standard streams, listeners, poll, wakers, signals, lock, the segments that
+/// are written and made, what the housekeeper writes, clients that are being turned away.
 pub const DESCRIPTORS_FIXED: usize = 40;
+/// How long the log waits for a descriptor when there is none, before that counts as a disk that failed.
+pub const DESCRIPTORS_PATIENCE: Span = Span::from_ms(10_000);
+/// The rest between two tries.
+pub const DESCRIPTORS_RETRY: Span = Span::from_ms(20);
 /// Bytes of the first frame of a client, without its length: a hello and a long name of a program.
 pub const HELLO_BYTES_MAX: usize = 1024;
 /// A connection that has not finished its hello by then is closed.
@@ -364,5 +368,6 @@ const _: () = assert!(CLIENT_QUORUM_RETRY.0 > READ_TIMEOUT.0);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX);
 const _: () = assert!(PEER_ACCEPTS_PER_TURN * 2 < HANDSHAKES_MAX);
 const _: () = assert!(
-    DESCRIPTORS_RESERVED >= HANDSHAKES_MAX + 2 * SERVERS_MAX + READ_FILES_MAX + READ_INDEXES_MAX + DESCRIPTORS_FIXED
+    DESCRIPTORS_RESERVED
+        >= HANDSHAKES_MAX + 2 * SERVERS_MAX + 2 * (READ_FILES_MAX + READ_INDEXES_MAX) + DESCRIPTORS_FIXED
 );

@@ -354,6 +354,9 @@ const FOREIGN: &[&str] = &[
     "seeds",
     "shrink",
     "cuts",
+    "minutes",
+    "seed",
+    "servers",
 ];
 
 #[test]

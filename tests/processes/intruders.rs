@@ -3,7 +3,7 @@
 //! acknowledged.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -19,8 +19,6 @@ use syncnet::wire::peer::{Handshake, MAGIC, VERSIONS, decode_handshake, encode_h
 use super::hostile::{Normal, reign};
 use crate::support::cluster::{Cluster, Options, SECRET};
 use crate::support::{PATIENCE, wait_until};
-
-const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 83, 78);
 
 fn cluster(secret: bool) -> Cluster {
     Cluster::start(Options {
@@ -47,11 +45,13 @@ struct Eavesdropper {
 
 impl Eavesdropper {
     fn join(cluster: &Cluster) -> Eavesdropper {
-        let group = SocketAddrV4::new(GROUP, cluster.multicast_port);
+        let group = cluster.multicast;
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).expect("a socket");
         socket.set_reuse_address(true).expect("a socket option");
         socket.bind(&SocketAddr::V4(group).into()).expect("a shared port");
-        socket.join_multicast_v4(&GROUP, &Ipv4Addr::LOCALHOST).expect("a group");
+        socket
+            .join_multicast_v4(group.ip(), &Ipv4Addr::LOCALHOST)
+            .expect("a group");
         socket
             .set_multicast_if_v4(&Ipv4Addr::LOCALHOST)
             .expect("a socket option");

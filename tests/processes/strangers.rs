@@ -173,7 +173,7 @@ fn garbage_at_the_servers_ports_is_dropped() {
             let bytes = [&b"SYND\x01\x01"[..], &vec![n as u8; n * 3]].concat();
             for target in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(239, 255, 83, 78)] {
                 // A machine without a route for multicast refuses; unicast reaches one of them.
-                let _ = socket.send_to(&bytes[n % 7..], (target, cluster.multicast_port));
+                let _ = socket.send_to(&bytes[n % 7..], (target, cluster.multicast.port()));
             }
         }
     });

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -54,17 +54,52 @@ pub struct Server {
     pub peer_port: u16,
     /// Without multicast.
     pub heartbeat_port: u16,
+    host: Host,
     child: Option<Child>,
+}
+
+/// Where a server runs.
+#[derive(Clone)]
+pub struct Host {
+    /// By which others reach it.
+    pub address: String,
+    /// The network namespace in which it runs; this process's own if there is none.
+    pub namespace: Option<String>,
+}
+
+impl Host {
+    /// This machine, for programs of this machine only.
+    pub fn here() -> Host {
+        Host {
+            address: "127.0.0.1".to_string(),
+            namespace: None,
+        }
+    }
+
+    /// The command that runs a program there: the process is the program's own.
+    fn command(&self, program: &str) -> Command {
+        let Some(namespace) = &self.namespace else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{namespace}"))
+            .arg("--")
+            .arg(program);
+        command
+    }
 }
 
 /// A cluster in a directory of its own. Its processes end with it.
 pub struct Cluster {
     dir: TempDir,
     descriptors: Option<u32>,
+    /// Where clients run.
+    clients: Host,
     /// In the order of the ring; the last one is preferred as leader.
     pub servers: Vec<Server>,
-    /// The port of the multicast group.
-    pub multicast_port: u16,
+    /// The multicast group.
+    pub multicast: SocketAddrV4,
     /// Where the data directories are, each in a folder of its server's name, if not in the directory of the cluster.
     pub disks: Option<PathBuf>,
 }
@@ -89,8 +124,14 @@ pub struct Options {
 impl Cluster {
     /// Writes the configuration of a cluster of three (or of one), and starts nothing.
     pub fn configured(options: Options) -> Cluster {
-        let dir = TempDir::with_prefix("syncnet-test-").expect("a temporary directory");
-        let mut toml = format!("[cluster]\nname = \"test\"\n{}\n", options.cluster);
+        let hosts = vec![Host::here(); if options.alone { 1 } else { 3 }];
+        Cluster::configured_on(options, &hosts, Host::here(), &std::env::temp_dir())
+    }
+
+    /// Writes the configuration of a cluster with a server on each of the hosts, in a new directory below one, and starts nothing.
+    pub fn configured_on(options: Options, hosts: &[Host], clients: Host, below: &Path) -> Cluster {
+        let dir = TempDir::with_prefix_in("syncnet-test-", below).expect("a temporary directory");
+        let mut toml = "[cluster]\nname = \"test\"\n".to_string();
         if options.secret {
             use std::os::unix::fs::PermissionsExt;
             let file = dir.path().join("cluster.secret");
@@ -98,27 +139,32 @@ impl Cluster {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a file of ours");
             toml += "secret_file = \"cluster.secret\"\n";
         }
+        // It may go on with other tables.
+        toml += options.cluster;
+        toml.push('\n');
         if options.calm {
             toml += "[timing]\nheartbeat_interval = \"200ms\"\nfailure_timeout = \"20s\"\nelection_timeout = \"5s\"\n\
                      connect_timeout = \"600s\"\n";
         }
-        let multicast_port = udp_port();
+        let multicast = SocketAddrV4::new(Ipv4Addr::new(239, 255, 83, 78), udp_port());
         if !options.unicast {
-            toml += &format!("[heartbeat]\nmulticast = \"239.255.83.78:{multicast_port}\"\n");
+            toml += &format!("[heartbeat]\nmulticast = \"{multicast}\"\n");
         }
         let mut servers = Vec::new();
-        for n in 0..if options.alone { 1 } else { 3 } {
+        for (n, host) in hosts.iter().enumerate() {
             let server = Server {
                 id: format!("server{}", n + 1),
                 client_port: tcp_port(),
                 peer_port: tcp_port(),
                 heartbeat_port: udp_port(),
+                host: host.clone(),
                 child: None,
             };
             toml += &format!(
-                "[[server]]\nid = \"{}\"\nring_position = {n}\nhost = \"127.0.0.1\"\nclient_port = {}\nhttp_port = {}\n\
+                "[[server]]\nid = \"{}\"\nring_position = {n}\nhost = \"{}\"\nclient_port = {}\nhttp_port = {}\n\
                  heartbeat_port = {}\npeer_port = {}\n",
                 server.id,
+                server.host.address,
                 server.client_port,
                 tcp_port(),
                 server.heartbeat_port,
@@ -130,8 +176,9 @@ impl Cluster {
         Cluster {
             dir,
             descriptors: options.descriptors,
+            clients,
             servers,
-            multicast_port,
+            multicast,
             disks: None,
         }
     }
@@ -164,11 +211,12 @@ impl Cluster {
 
     /// The command that runs a server.
     pub fn server_command(&self, id: &str) -> Command {
+        let host = &self.servers[self.index(id)].host;
         let program = env!("CARGO_BIN_EXE_syncnetd");
         let mut command = match self.descriptors {
-            None => Command::new(program),
+            None => host.command(program),
             Some(descriptors) => {
-                let mut command = Command::new("sh");
+                let mut command = host.command("sh");
                 let line = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
                 command.args(["-c", &line, program]);
                 command
@@ -266,12 +314,10 @@ impl Cluster {
         }
     }
 
-    /// How a server has ended by itself; `None` if it runs.
+    /// How a server has ended without being asked; `None` if it runs, or doesn't any more.
     pub fn ended(&mut self, id: &str) -> Option<ExitStatus> {
         let at = self.index(id);
-        let child = self.servers[at].child.as_mut();
-        let child = child.unwrap_or_else(|| panic!("{id} wasn't started"));
-        let status = child.try_wait().expect("a child of ours");
+        let status = self.servers[at].child.as_mut()?.try_wait().expect("a child of ours");
         if status.is_some() {
             self.servers[at].child = None;
         }
@@ -281,6 +327,11 @@ impl Cluster {
     /// Sends a signal to a server.
     pub fn signal(&self, id: &str, signal: Signal) {
         kill_process(self.process(id), signal).expect("a child of ours");
+    }
+
+    /// The process of a server, if it runs.
+    pub fn pid(&self, id: &str) -> Option<Pid> {
+        self.servers[self.index(id)].child.as_ref().map(Pid::from_child)
     }
 
     /// Asks a server to stop, and waits until it has: how, and how long it took.
@@ -302,7 +353,8 @@ impl Cluster {
 
     /// `host:port` of a server's clients.
     pub fn address(&self, id: &str) -> String {
-        format!("127.0.0.1:{}", self.servers[self.index(id)].client_port)
+        let server = &self.servers[self.index(id)];
+        format!("{}:{}", server.host.address, server.client_port)
     }
 
     /// A client program that knows all servers, with a home of its own.
@@ -315,7 +367,7 @@ impl Cluster {
 
     /// A client program that knows no server.
     pub fn bare_command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(match program {
+        let mut command = self.clients.command(match program {
             "syncnet" => env!("CARGO_BIN_EXE_syncnet"),
             "syncnetctl" => env!("CARGO_BIN_EXE_syncnetctl"),
             "syncnetd" => env!("CARGO_BIN_EXE_syncnetd"),
