@@ -28,21 +28,22 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Nobody reads what is at or before `index`, and a majority has the same state there and up to `agreed`: removes what is before the
-    /// first checkpoint that covers all that, or, as long as there is none, before the last checkpoint up to there.
+    /// Nobody reads what is at or before `index`, and a majority has the same state there and up to `agreed`: removes what is older than
+    /// the last checkpoint up to there. A server that was filled by others has none so old; then a later one covers what goes.
     ///
     /// # Errors
     /// What the disk says.
     pub(super) fn trim(&mut self, index: LogIndex, agreed: LogIndex) -> io::Result<()> {
         let at: Vec<LogIndex> = self.checkpoints.list().iter().map(|info| info.id.at.index).collect();
-        let covers = at.iter().copied().find(|&at| index <= at && at <= agreed);
-        let Some(base) = covers.or_else(|| at.iter().copied().rev().find(|&at| at <= index)) else {
-            return Ok(());
+        let base = match at.iter().copied().rev().find(|&at| at <= index) {
+            Some(base) => base,
+            None if at.first().is_some_and(|&first| first <= agreed) => index,
+            None => return Ok(()),
         };
         for older in at.into_iter().filter(|&at| at < base) {
             self.checkpoints.remove(older)?;
         }
-        let before = self.beginning(base.min(index))?;
+        let before = self.beginning(base)?;
         remove_segments(&self.disk, &self.shared, before)?;
         self.tell_holdings();
         Ok(())

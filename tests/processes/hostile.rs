@@ -386,12 +386,15 @@ fn crowd(port: u16, count: usize) -> (Vec<TcpStream>, usize) {
     (welcome, refused)
 }
 
+/// Descriptors that leave room for some dozens of clients.
+const FEW: u32 = limits::DESCRIPTORS_RESERVED as u32 + 72;
+
 #[test]
 fn a_server_without_descriptors_serves_those_who_are_there_links_and_recovers() {
     let mut cluster = Cluster::start(Options {
         secret: true,
         calm: true,
-        descriptors: Some(200),
+        descriptors: Some(FEW),
         ..Options::default()
     });
     let port = cluster.servers[0].client_port;
@@ -414,7 +417,7 @@ fn a_server_without_descriptors_serves_those_who_are_there_links_and_recovers() 
     let limit = |soft: u64| {
         let limit = Rlimit {
             current: Some(soft),
-            maximum: Some(200),
+            maximum: Some(u64::from(FEW)),
         };
         prlimit(Some(cluster.process("server1")), Resource::Nofile, limit).expect("a child of ours");
     };
@@ -432,7 +435,7 @@ fn a_server_without_descriptors_serves_those_who_are_there_links_and_recovers() 
     }
     let complaints = cluster.log("server1").matches("no connection can be accepted").count();
     assert_eq!(complaints, 1, "it is said once, not at every try");
-    limit(200);
+    limit(u64::from(FEW));
     for mut stream in waiting {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         assert!(

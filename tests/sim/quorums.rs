@@ -212,6 +212,19 @@ impl Quorums {
         last.is_some_and(|(&index, _)| index.0 > 1 && index > self.committed)
     }
 
+    /// Whether a directory is, or is about to be, that of a member: by the last members entry that any of the directories holds.
+    pub fn is_member(&self, server: ServerId, directory: DirectoryId) -> bool {
+        let last = self
+            .directories
+            .values()
+            .filter_map(|held| held.members.last_key_value());
+        let last = last.max_by_key(|(index, _)| **index);
+        last.is_some_and(|(_, members)| {
+            let mut members = members.members.iter();
+            members.any(|member| member.id == server && member.directory == directory)
+        })
+    }
+
     /// A server hears something, and is going to act on it.
     pub fn hears(&mut self, at: usize, input: &Input) -> Result<(), String> {
         let seen = &mut self.servers[at];

@@ -399,8 +399,10 @@ impl World {
     }
 
     fn bring_back(&mut self, at: usize) {
-        // It may have begun anew meanwhile: then nobody will ever ask for the other one.
-        if self.recipes.former.take() == Some(self.servers[at].directory) {
+        // It may have begun anew meanwhile: then nobody will ever ask for the other one. And whoever doesn't remember it any more, because
+        // that is in a checkpoint only, may have admitted it anew: then the other one is a former directory.
+        let (server, directory) = (self.servers[at].id, self.servers[at].directory);
+        if self.recipes.former.take() == Some(directory) && !self.quorums.is_member(server, directory) {
             self.exchange_drives(at);
             self.say(|| format!("{} has its new disk again", server_id(at)));
             self.start(at);
