@@ -213,12 +213,17 @@ pub fn compare_logs(world: &mut World, at: usize, spoilt: bool) -> Result<(), St
     let commit = world.servers[at]
         .node()
         .map_or(LogIndex(0), |node| node.cluster().commit());
+    // What retention has given up may be damaged, and nobody mends it, though the segment that has it is still there.
+    let given_up = world.servers[at]
+        .node()
+        .map_or(LogIndex(0), |node| node.cluster().base().index);
+    let base = opened.recovered.base.index.max(given_up);
     let mut next = LogIndex(1);
     let mut reader = opened.reader;
     while next <= commit {
         let entries = read_entries(&mut reader, next, commit)?;
-        if entries.is_empty() && next <= opened.recovered.base.index {
-            next = opened.recovered.base.index.next();
+        if entries.is_empty() && next <= base {
+            next = next.next();
             continue;
         }
         if entries.is_empty() && spoilt && opened.recovered.holes.iter().any(|hole| hole.index == next) {
