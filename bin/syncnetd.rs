@@ -78,7 +78,8 @@ fn serve(config: Config, me: ServerId, path: &Path, data: &Path, logging: Loggin
     });
     let mut renounced = None;
     loop {
-        let server = Server::start(config.clone(), me, data, renounced.as_deref(), logging.clone())?;
+        let start = Server::start(config.clone(), me, data, renounced.as_deref(), logging.clone())?;
+        let Some(server) = start else { break };
         log::info!("{me} listens: {ports}");
         // Without systemd there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::types::{GroupId, RingPosition, ServerId, Span};
 
+pub use secret::decode as decode_secret;
 pub use written::{Parsed, parse};
 pub(crate) use written::{distance, unreadable};
 

@@ -177,6 +177,16 @@ pub const ANSWERS_MAX: usize = 64;
 pub const APPEND_PLACES_FOR_VOTES: usize = 64;
 /// Bytes that the log writer gathers before it writes and syncs. More would make everybody wait for the last to come.
 pub const LOG_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of the disk that segments leave free, so that a server whose log has filled the disk can still count its starts, note what it
+/// knows and end a checkpoint that it has begun.
+pub const DISK_KEPT_FREE_BYTES: u64 = 1024 * 1024;
+/// Bytes that must be free beside two segments for a server to lead: others write to the disk too, and a leader that stops at a full one
+/// makes everybody wait for an election. Lead is taken again only when as much again is free, so that it doesn't go to and fro.
+pub const DISK_MARGIN_BYTES: u64 = 8 * 1024 * 1024;
+/// How often the free space is looked at: one call of the system.
+pub const DISK_LOOK: Span = Span::from_ms(1_000);
+/// The rest before a write is tried again for which there was no space.
+pub const DISK_FULL_REST: Span = Span::from_ms(500);
 /// Bytes of a record's payload: an entry's, or the head of a segment with the members of every group.
 pub const RECORD_PAYLOAD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
 /// Bytes that can stand behind the last synced position after a crash: a full batch, one record more, and what rides along.
@@ -231,6 +241,8 @@ pub const PEER_READ_BYTES_PER_TURN: usize = 2 * 1024 * 1024;
 pub const SEND_BYTES_PER_TURN: usize = 256 * 1024;
 /// Connections accepted in a turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
+/// Connections accepted at the peer port in a turn: fewer than half of `HANDSHAKES_MAX`, so that one that is new can say hello before newer ones push it out.
+pub const PEER_ACCEPTS_PER_TURN: usize = 12;
 /// Datagrams read in a turn.
 pub const DATAGRAMS_PER_TURN: usize = 256;
 /// Bytes of answers waiting for one client; a client that lets more pile up isn't read from until it has taken them.
@@ -239,10 +251,22 @@ pub const OUTPUT_BYTES_MAX: usize = 512 * 1024;
 pub const PEER_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Connections of clients, if the descriptor limit allows.
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// Where the descriptor limit allows less than so many, it is worth a warning.
+pub const CONNECTIONS_FEW: usize = 256;
 /// Connections of clients from one address that isn't loopback.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_000;
-/// Descriptors held back for peers, the log and the next accept.
-pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Descriptors held back for servers, the log and what every process has open: clients never get them, so that a server that is full still
+/// links and writes.
+pub const DESCRIPTORS_RESERVED: usize = 192;
+/// Of these, what isn't a link or a file of the two readers: standard streams, listeners, poll, wakers, signals, lock, the segments that
+/// are written and made, what the housekeeper writes, clients that are being turned away.
+pub const DESCRIPTORS_FIXED: usize = 40;
+/// How long the log waits for a descriptor when there is none, before that counts as a disk that failed.
+pub const DESCRIPTORS_PATIENCE: Span = Span::from_ms(10_000);
+/// The rest between two tries.
+pub const DESCRIPTORS_RETRY: Span = Span::from_ms(20);
+/// Bytes of the first frame of a client, without its length: a hello and a long name of a program.
+pub const HELLO_BYTES_MAX: usize = 1024;
 /// A connection that has not finished its hello by then is closed.
 pub const HELLO_TIMEOUT: Span = Span::from_ms(5_000);
 /// How long a listener rests when the system has no descriptor left.
@@ -255,9 +279,12 @@ pub const NO_QUORUM_NOTICE: Span = Span::from_ms(1_000);
 pub const FRAMES_PER_TURN: usize = 1024;
 /// Requests other than commands taken from one client in a turn: each may have an answer as large as a frame.
 pub const QUESTIONS_PER_TURN: usize = 8;
+/// Requests other than commands taken from all clients in a turn: a fraction of a millisecond, so that a crowd that asks without end doesn't
+/// hold up what others say. Those that are left go first in the next.
+pub const CLIENT_QUESTIONS_PER_TURN: usize = 64;
 /// Frames taken from all clients in a turn: some tens of milliseconds of work, so that heartbeats are never late for them.
 pub const CLIENT_FRAMES_PER_TURN: usize = 16_384;
-/// Links of servers whose handshake isn't done; each costs a descriptor and `HANDSHAKE_BYTES_MAX`.
+/// Connections at the peer port whose handshake isn't done; one more pushes out the oldest that has not said hello. Each costs a descriptor and `HANDSHAKE_BYTES_MAX`.
 pub const HANDSHAKES_MAX: usize = 32;
 /// Bytes of a frame of the handshake between servers.
 pub const HANDSHAKE_BYTES_MAX: usize = 4096;
@@ -339,4 +366,8 @@ const _: () = assert!(CLIENT_FRAME_BYTES_MAX <= OUTPUT_BYTES_MAX);
 const _: () = assert!(TOUCH_INTERVAL.0 * 2 < NAME_RELEASE.0);
 const _: () = assert!(CLIENT_QUORUM_RETRY.0 > READ_TIMEOUT.0);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX);
-const _: () = assert!(DESCRIPTORS_RESERVED > HANDSHAKES_MAX + SERVERS_MAX);
+const _: () = assert!(PEER_ACCEPTS_PER_TURN * 2 < HANDSHAKES_MAX);
+const _: () = assert!(
+    DESCRIPTORS_RESERVED
+        >= HANDSHAKES_MAX + 2 * SERVERS_MAX + 2 * (READ_FILES_MAX + READ_INDEXES_MAX) + DESCRIPTORS_FIXED
+);

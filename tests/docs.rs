@@ -284,6 +284,78 @@ fn the_codes_stand_in_the_manual_in_their_order() {
     assert!(page.contains(&names.join(", ")), "{}", names.join(", "));
 }
 
+/// The variants of an enum with their numbers, as its source says them.
+fn variants(path: &str, name: &str) -> Vec<(usize, String)> {
+    let source = read(path);
+    let (_, rest) = source
+        .split_once(&format!("\npub enum {name} {{\n"))
+        .unwrap_or_else(|| panic!("{path}: no {name}"));
+    let body = &rest[..rest.find("\n}\n").expect("an end")];
+    let variants = body
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+    let mut next = 0;
+    let mut numbered = Vec::new();
+    for variant in variants {
+        let end = |c: char| !c.is_ascii_alphanumeric();
+        if let Some((_, number)) = variant.split_once(" = ") {
+            next = number.trim_end_matches(',').parse().expect("a number");
+        }
+        numbered.push((next, variant.split(end).next().expect("a name").to_string()));
+        next += 1;
+    }
+    assert!(!numbered.is_empty(), "{path}: {name}");
+    numbered
+}
+
+#[test]
+fn every_kind_of_message_and_record_stands_in_the_manual() {
+    let page = read("man/syncnet-protocol.7");
+    // Where each has a paragraph of its own.
+    let listed = [
+        ("src/wire/client.rs", "Request", "CLIENTS"),
+        ("src/wire/client.rs", "Response", "CLIENTS"),
+        ("src/wire/peer.rs", "Handshake", "SERVERS"),
+        ("src/cluster/message.rs", "Message", "SERVERS"),
+    ];
+    for (path, name, heading) in listed {
+        for (number, variant) in variants(path, name) {
+            let item = format!("\n.It {number} {variant}\n");
+            assert!(
+                section(&page, heading).contains(&item),
+                "{heading}, of {name}: {item:?}"
+            );
+        }
+    }
+    // Where they stand in a sentence, or in words of their own.
+    let named = [
+        ("src/wire/peer.rs", "PeerMessage", "SERVERS"),
+        ("src/cluster/message.rs", "AppendResult", "SERVERS"),
+        ("src/cluster/message.rs", "Refusal", "SERVERS"),
+        ("src/cluster/message.rs", "Datagram", "DATAGRAMS"),
+        ("src/log/record.rs", "Kind", "LOG"),
+        ("src/chat/image.rs", "Row", "CHECKPOINTS"),
+    ];
+    let other_words = [
+        ("HasLeader", "has a leader"),
+        ("LogBehind", "log behind"),
+        ("TermBehind", "term behind"),
+    ];
+    for (path, name, heading) in named {
+        let text = section(&page, heading).replace(['\n', '('], " ");
+        for (number, variant) in variants(path, name) {
+            let other = other_words.iter().find(|(of, _)| *of == variant);
+            let words = other.map_or(variant.to_lowercase(), |(_, words)| (*words).to_string());
+            let said = [format!(" {number} {variant} "), format!(" {number} {words}")];
+            assert!(
+                said.iter().any(|said| text.contains(said)),
+                "{heading}, of {name}: {said:?}"
+            );
+        }
+    }
+}
+
 /// Options of other programs that the README types.
 const FOREIGN: &[&str] = &[
     "release",
@@ -294,6 +366,10 @@ const FOREIGN: &[&str] = &[
     "mix",
     "seeds",
     "shrink",
+    "cuts",
+    "minutes",
+    "seed",
+    "servers",
 ];
 
 #[test]

@@ -256,12 +256,12 @@ fn caught(sabotage: Sabotage, root: Root, bounds: Bounds, states: usize, broken:
 
 #[test]
 fn forged_votes_are_caught() {
-    let bounds = Bounds { timeouts: 2, ..NOTHING };
+    let bounds = Bounds { timeouts: 1, ..NOTHING };
     caught(
         Sabotage::ForgedVotes,
         Root::Gathered,
         bounds,
-        6_000_000,
+        1_000_000,
         &["election safety"],
     );
 }

@@ -11,5 +11,11 @@ mod contract;
 mod damage;
 #[path = "processes/faults.rs"]
 mod faults;
+#[path = "processes/hostile.rs"]
+mod hostile;
+#[path = "processes/intruders.rs"]
+mod intruders;
+#[path = "processes/space.rs"]
+mod space;
 #[path = "processes/strangers.rs"]
 mod strangers;

@@ -193,6 +193,18 @@ fn replicas_that_forget_a_session_are_caught() {
     caught(Mix::Standard, Sabotage::ForgottenSessions, 5);
 }
 
+/// It must be noticed by the server itself, before anything comes of it.
+#[test]
+fn a_live_state_that_the_log_does_not_make_is_said_by_the_server() {
+    for seed in 1..=10 {
+        let case = Case::new(Mix::Standard, seed).sabotaged(Sabotage::OtherStates);
+        let Some(failure) = case.run().failure else { continue };
+        assert!(failure.text.contains("is not the one in memory"), "{}", failure.text);
+        return;
+    }
+    panic!("no server compares its live state with its checkpoints");
+}
+
 /// The case that `SYNCNET_MIX`, `SYNCNET_SEED`, `SYNCNET_SABOTAGE` and `SYNCNET_FAULTS` name.
 fn named_case() -> Option<Case> {
     let seed = number("SYNCNET_SEED")?;

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::calls::{Action, Event, Fate, Options, Question, Ticket};
 use super::lines::{self, Line};
 use super::link::{Client, Ended};
-use super::programs::{self, Condition, Out, complain};
+use super::programs::{self, Condition, Out, Stop, complain};
 use super::{json, render};
 use crate::chat::command::{Code, DedupKey, Outcome};
 use crate::limits;
@@ -94,11 +94,12 @@ pub fn run(options: Options, send: Send) -> u8 {
         condition: Condition::default(),
         out: Some(Out::default()),
     };
-    let code = match sender.all(&input, &events, &interrupts) {
+    let ended = sender.all(&input, &events, &interrupts);
+    sender.flush();
+    let code = match ended {
         Ok(()) => sender.worst,
         Err(code) => code,
     };
-    sender.flush();
     // Without a server, a quorum or patience there is no use in trying; the session expires by itself.
     if matches!(code, programs::OK | programs::REFUSED) {
         sender.client.close_and_wait(&events);
@@ -116,7 +117,7 @@ struct Sender {
     /// The exit code if nothing worse comes.
     worst: u8,
     condition: Condition,
-    /// `None` once nobody reads it any more: what was asked is done all the same.
+    /// `None` once nothing can be printed any more: what was asked is done all the same.
     out: Option<Out>,
 }
 
@@ -369,14 +370,20 @@ impl Sender {
     }
 
     fn print(&mut self, line: &str) {
-        if self.out.as_mut().is_some_and(|out| out.line(line).is_err()) {
-            self.out = None;
-        }
+        let printed = self.out.as_mut().map_or(Ok(()), |out| out.line(line));
+        self.printed(printed);
     }
 
     fn flush(&mut self) {
-        if self.out.as_mut().is_some_and(|out| out.flush().is_err()) {
+        let printed = self.out.as_mut().map_or(Ok(()), Out::flush);
+        self.printed(printed);
+    }
+
+    /// Nobody needs to read what becomes of the lines, but what can't be written, on a full disk, is missing somewhere.
+    fn printed(&mut self, printed: Result<(), Stop>) {
+        if let Err(stop) = printed {
             self.out = None;
+            self.worst = self.worst.max(stop.code());
         }
     }
 }

@@ -274,7 +274,11 @@ impl Cluster {
         }
         let damaged = self.log.holes() > 0;
         self.log.begin_at(id.at, id.chain);
+        let is_first = self.member_count() == 0;
         self.roster.begin_at(members.index, found);
+        if is_first {
+            self.report_filling();
+        }
         self.durability.wrote_base(id.at.index, self.commit);
         let record = Record::Base {
             group: GroupId::ROOT,

@@ -32,7 +32,7 @@ impl Cluster {
         let stalled = self
             .durability
             .is_stalled(self.now.tick, self.config.timing.failure_timeout);
-        self.may_stand() && self.fit && !stalled
+        self.may_stand() && self.fit && self.room && !stalled
     }
 
     fn am_eligible(&self) -> bool {

@@ -290,7 +290,7 @@ pub struct Heartbeat {
 pub struct Flags {
     /// Has a log: is a member of a formed cluster.
     pub formed: bool,
-    /// May be leader: votes, disk answers, caught up with applying, not repairing, not about to stop.
+    /// May be leader: votes, disk answers and has room left, caught up with applying, not repairing, not about to stop.
     pub fit: bool,
     /// Is stopping.
     pub stopping: bool,

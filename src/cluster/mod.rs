@@ -172,6 +172,8 @@ pub struct Cluster {
     reads: Reads,
     /// Whether the node says that this server could lead.
     fit: bool,
+    /// Whether its disk has room left for what a leader may have to write.
+    room: bool,
     stopping: Option<Tick>,
     /// When the next heartbeat is due.
     beat_at: Tick,
@@ -245,6 +247,7 @@ impl Cluster {
             owed_vote: None,
             reads: Reads::default(),
             fit: true,
+            room: true,
             stopping: None,
             beat_at: now.tick,
             beat_due: true,
@@ -258,10 +261,7 @@ impl Cluster {
         cluster.hard.commit = cluster.commit;
         cluster.commit_members();
         cluster.first_entry_durable();
-        if cluster.formed() && !cluster.is_voter() {
-            let text = format!("{me} has a new data directory: it has no vote until it holds everything");
-            cluster.event(Level::Warn, text);
-        }
+        cluster.report_filling();
         cluster.report_holes();
         cluster.form();
         cluster.consider();
@@ -418,6 +418,16 @@ impl Cluster {
         self.wake(now);
         if self.fit != fit {
             self.fit = fit;
+            self.beat_due = true;
+            self.consider();
+        }
+    }
+
+    /// Whether the disk has room left. A leader without hands over to a server that has it; if none does, it goes on as long as it can.
+    pub fn set_room(&mut self, now: Now, room: bool) {
+        self.wake(now);
+        if self.room != room {
+            self.room = room;
             self.beat_due = true;
             self.consider();
         }

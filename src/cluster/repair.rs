@@ -92,6 +92,7 @@ impl Cluster {
         }
         self.beat_due = true;
         self.report_holes();
+        self.give_up_standing();
         for hole in &known {
             if self.log.is_missing(hole.index)
                 && let Some(entry) = self.log.get(hole.index).cloned()
@@ -115,14 +116,21 @@ impl Cluster {
     pub(super) fn report_holes(&mut self) {
         if let (Some(first), Some(last)) = (self.log.first_hole(), self.log.last_hole()) {
             let holes = self.log.holes();
-            let text = if first == last {
-                format!("entry {first} of the log can't be read: the others are asked for it")
+            let what = if first == last {
+                format!("entry {first} of the log can't be read")
             } else {
-                format!(
-                    "{holes} entries of the log can't be read (from {first} to {last}): the others are asked for them"
-                )
+                format!("{holes} entries of the log can't be read (from {first} to {last})")
             };
-            self.event(Level::Warn, text);
+            if self.peers.is_empty() {
+                self.repair.reported_at = Some(self.now.tick);
+                let text = format!(
+                    "{what}, and there is no other server to ask: nothing after it is shown and nothing new is taken; restore the file from \
+                     where it is still whole, and start again"
+                );
+                self.event(Level::Error, text);
+            } else {
+                self.event(Level::Warn, format!("{what}: the others are asked for what is missing"));
+            }
         }
     }
 
@@ -196,6 +204,9 @@ impl Cluster {
         let quiet = |at: Tick| now.since(at) < limits::COMPLAINT_INTERVAL;
         if self.repair.is_vain() && !self.repair.reported_at.is_some_and(quiet) {
             self.repair.reported_at = Some(now);
+            if self.peers.is_empty() {
+                return self.report_holes();
+            }
             let text = format!("entry {index} of the log can't be read, and no server that is there has it");
             self.event(Level::Error, text);
         }

@@ -225,6 +225,14 @@ impl Cluster {
         self.become_seeking(false);
     }
 
+    /// From candidate, or while asking who would vote for us: we may not stand any more.
+    pub(super) fn give_up_standing(&mut self) {
+        let asks = matches!(&self.role, RoleState::Seeking(seeking) if seeking.ask.is_some());
+        if asks || matches!(self.role, RoleState::Candidate(_)) {
+            self.become_seeking(false);
+        }
+    }
+
     /// While seeking: begins another wait for our turn.
     pub(super) fn wait_again(&mut self) {
         let (at, tries) = (

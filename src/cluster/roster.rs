@@ -194,8 +194,23 @@ impl Cluster {
             self.event(Level::Error, text);
             return false;
         }
+        let is_first = self.member_count() == 0;
         self.roster.push(entry.index, found);
+        if is_first {
+            self.report_filling();
+        }
         true
+    }
+
+    /// Says that our directory is new and what comes of it, once it is known that it isn't a member's. The end is said when it is admitted.
+    pub(super) fn report_filling(&mut self) {
+        if self.member_count() > 0 && !self.is_known(self.me, self.directory) {
+            let text = format!(
+                "{} has a new data directory: it is filled by the others, and has no vote until it holds everything",
+                self.me
+            );
+            self.event(Level::Warn, text);
+        }
     }
 
     /// The members that recovery found, checked against the configuration.

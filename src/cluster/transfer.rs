@@ -75,8 +75,12 @@ impl Cluster {
     /// Begins or gives up a hand-over.
     pub(super) fn check_transfer(&mut self) {
         let now = self.now.tick;
-        let heir = self.heir(self.stopping.is_none());
-        let (stopping, preferred) = (self.stopping.is_some(), self.config.leader == LeaderMode::Preferred);
+        let (stopping, cramped) = (self.stopping.is_some(), !self.room);
+        // Another leader has a checkpoint for us in the place of what nobody can give us.
+        let broken = self.repair.is_vain();
+        let urgent = stopping || cramped || broken;
+        let heir = self.heir(!urgent);
+        let preferred = self.config.leader == LeaderMode::Preferred;
         let timeout = self.config.timing.election_timeout;
         let RoleState::Leader(leader) = &mut self.role else {
             return;
@@ -93,7 +97,7 @@ impl Cluster {
             }
             return;
         }
-        let Some(heir) = heir.filter(|_| stopping || preferred) else {
+        let Some(heir) = heir.filter(|_| urgent || preferred) else {
             leader.preferred = None;
             return;
         };
@@ -110,6 +114,10 @@ impl Cluster {
             });
             let why = if stopping {
                 "this server stops"
+            } else if cramped {
+                "its disk is nearly full"
+            } else if broken {
+                "it can't read entries of its log, and nobody has them"
             } else {
                 "it has the higher ring position"
             };

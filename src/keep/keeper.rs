@@ -10,7 +10,7 @@ use super::{Holdings, KeepJob, Kept};
 use crate::limits;
 use crate::log::blocks::FileError;
 use crate::log::checkpoint::{Checkpoints, Info, file_name};
-use crate::log::disk::Disk;
+use crate::log::disk::{Disk, is_full};
 use crate::log::index::{Sealed, SharedIndex};
 use crate::log::reader::Reader;
 use crate::log::sealed::renew;
@@ -43,6 +43,8 @@ pub struct Keeper<D: Disk> {
     answers: VecDeque<Kept>,
     /// What was last said to be kept.
     told: Option<Holdings>,
+    /// The free space that was last told.
+    free: Option<u64>,
 }
 
 impl<D: Disk> Keeper<D> {
@@ -67,6 +69,7 @@ impl<D: Disk> Keeper<D> {
             gave_up: false,
             answers: VecDeque::new(),
             told: None,
+            free: None,
         }
     }
 
@@ -80,6 +83,19 @@ impl<D: Disk> Keeper<D> {
         self.answers.pop_front()
     }
 
+    /// Looks how much space there is, and says so if that has changed.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn look_at_space(&mut self) -> io::Result<()> {
+        let free = self.disk.free()?;
+        if self.free != Some(free) {
+            self.free = Some(free);
+            self.say(Kept::Space { free });
+        }
+        Ok(())
+    }
+
     /// Does a little: a job that somebody waits for, else a step of a checkpoint, else a look at old segments.
     ///
     /// # Errors
@@ -90,7 +106,14 @@ impl<D: Disk> Keeper<D> {
             self.tell_holdings();
         }
         if let Some(job) = self.jobs.pop_front() {
-            self.job(job)?;
+            match self.job(job) {
+                // Whoever asked for it asks again when no answer comes.
+                Err(error) if is_full(&error) => self.say(Kept::Said {
+                    level: Level::Warn,
+                    text: error.to_string(),
+                }),
+                other => other?,
+            }
             return Ok(Step::More);
         }
         if self.remove_void()? {
@@ -129,7 +152,7 @@ impl<D: Disk> Keeper<D> {
     fn job(&mut self, job: KeepJob) -> io::Result<()> {
         match job {
             KeepJob::Make { index, digest } => self.making = Some(Making::checkpoint(index, digest)),
-            KeepJob::Trim { index, agreed } => self.trim(index.min(agreed))?,
+            KeepJob::Trim { index, agreed } => self.trim(index.min(agreed), agreed)?,
             KeepJob::Store { id, offset, bytes } => self.store(id, offset, &bytes)?,
             KeepJob::Begun { index, taken } => self.begun(index, taken)?,
             KeepJob::Read { token, id, offset } => self.hand_out(token, id, offset)?,
@@ -144,6 +167,11 @@ impl<D: Disk> Keeper<D> {
         };
         match renew(&self.disk, self.directory, &self.shared, sealed) {
             Ok(()) => Ok(true),
+            // What there was is still there; it is tried again after a rest.
+            Err(FileError::Io { error, .. }) if is_full(&error) => {
+                self.index_failed = true;
+                Ok(true)
+            }
             Err(FileError::Io { file, error }) if error.kind() != io::ErrorKind::NotFound => {
                 Err(io::Error::new(error.kind(), format!("{file}: {error}")))
             }

@@ -14,7 +14,7 @@ use crate::cluster::message::{Entry, EntryKind, LogPosition};
 use crate::limits;
 use crate::log::blocks::FileError;
 use crate::log::checkpoint::{Checkpoints, Ending, Info, Stream, file_name as checkpoint_file};
-use crate::log::disk::{Disk, DiskFile};
+use crate::log::disk::{Disk, DiskFile, is_full};
 use crate::log::index::Sealed;
 use crate::log::sealed::SealedWriter;
 use crate::log::segment::Segment;
@@ -184,7 +184,12 @@ impl Making {
     /// # Errors
     /// What the disk says.
     pub fn step<D: Disk>(&mut self, keeper: &mut Keeper<D>) -> io::Result<bool> {
-        match self.advance(keeper)? {
+        let advanced = match self.advance(keeper) {
+            // What was begun is dropped, and its file with it.
+            Err(error) if is_full(&error) => Err(error.to_string()),
+            other => other?,
+        };
+        match advanced {
             Ok(over) => Ok(over),
             Err(why) => {
                 let said = match self.goal {

@@ -121,6 +121,11 @@ pub enum Kept {
         /// Where, and what is wrong: file and offset.
         what: String,
     },
+    /// Bytes that are free on the disk: at the start, and when it has changed.
+    Space {
+        /// How many.
+        free: u64,
+    },
     /// Something that the operator should know.
     Said {
         /// How important it is.

@@ -145,8 +145,8 @@ fn fitting<D: Disk>(
     }
     let mut oldest = newest;
     for info in checkpoints.list().to_vec().into_iter().rev() {
-        // What was installed and not taken over after all.
-        if info.begins && info.id.at.index != base {
+        // What was installed and not taken over after all, or has lost the entries after it.
+        if (info.begins && info.id.at.index != base) || info.id.at.index < base {
             continue;
         }
         match load(checkpoints, &info) {

@@ -8,7 +8,9 @@ use super::{Holdings, Mark};
 use crate::limits;
 use crate::log::disk::Disk;
 use crate::log::index::EntryIndex;
+use crate::log::recovery::OpenError;
 use crate::log::remove::remove_segments;
+use crate::log::start::last_before;
 use crate::types::{GroupId, LogIndex, Lsn};
 
 impl<D: Disk> Keeper<D> {
@@ -26,28 +28,46 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Nobody needs what is at or before `index`, and a majority has the same state there: removes what is older than the last
-    /// checkpoint up to there.
+    /// Nobody reads what is at or before `index`, and a majority has the same state there and up to `agreed`: removes what is older than
+    /// the last checkpoint up to there. A server that was filled by others has none so old; then a later one covers what goes.
     ///
     /// # Errors
     /// What the disk says.
-    pub(super) fn trim(&mut self, index: LogIndex) -> io::Result<()> {
-        let list = self.checkpoints.list();
-        let Some(base) = list.iter().rev().map(|info| info.id.at.index).find(|&at| at <= index) else {
-            return Ok(());
+    pub(super) fn trim(&mut self, index: LogIndex, agreed: LogIndex) -> io::Result<()> {
+        let at: Vec<LogIndex> = self.checkpoints.list().iter().map(|info| info.id.at.index).collect();
+        let base = match at.iter().copied().rev().find(|&at| at <= index) {
+            Some(base) => base,
+            None if at.first().is_some_and(|&first| first <= agreed) => index,
+            None => return Ok(()),
         };
-        let older: Vec<LogIndex> = list
-            .iter()
-            .map(|info| info.id.at.index)
-            .filter(|&at| at < base)
-            .collect();
-        for at in older {
-            self.checkpoints.remove(at)?;
+        for older in at.into_iter().filter(|&at| at < base) {
+            self.checkpoints.remove(older)?;
         }
-        let before = held_from(&self.shared.read(), base);
+        let before = self.beginning(base)?;
         remove_segments(&self.disk, &self.shared, before)?;
         self.tell_holdings();
         Ok(())
+    }
+
+    /// Where the log can begin when nobody needs an entry at or before `base`: the last segment up to the first that is needed whose head
+    /// names, as the last entry before, the one that is. After a change of leaders it may name one that was made void since.
+    fn beginning(&self, base: LogIndex) -> io::Result<Lsn> {
+        let index = self.shared.read();
+        let (held, segments) = (held_from(&index, base), index.segments());
+        let pairs = segments.windows(2).filter(|pair| pair[1].base <= held);
+        let pairs: Vec<_> = pairs
+            .filter_map(|pair| index.sealed_of(pair[0]).map(|sealed| (sealed.last, pair[1])))
+            .collect();
+        drop(index);
+        for (last, segment) in pairs.into_iter().rev() {
+            match last_before(&self.disk, self.directory, segment) {
+                Ok(told) if told == Some(last) => return Ok(segment.base),
+                Err(OpenError::Io { error, .. }) => return Err(error),
+                // What can't be read stays until it is mended.
+                _ => {}
+            }
+        }
+        Ok(Lsn(0))
     }
 
     /// Removes the segments from before the log began anew, at once: a server that was away for long has as much of them as retention

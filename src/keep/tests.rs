@@ -472,6 +472,69 @@ fn trim_removes_what_is_before_the_base_and_nothing_that_a_majority_has_not_agre
 }
 
 #[test]
+fn the_log_never_begins_where_its_last_entry_before_is_void() {
+    let mut house = House::with_checkpoints(1);
+    house.fill_segments(1);
+    // A segment ends with an entry that its leader never committed, and the next leader's takes its place in the next segment.
+    let full = house.log.segment().base;
+    let (before, chain_before) = (house.live.applied(), house.chain);
+    let mut index = before;
+    let mut lonely = chain_before;
+    while house.log.segment().base == full {
+        index = index.next();
+        let payload = Blob::new(&[b'x'; 3000]);
+        lonely = chain(lonely, TERM, index, EntryKind::Command, &payload);
+        let entry = Entry {
+            index,
+            term: TERM,
+            kind: EntryKind::Command,
+            payload,
+        };
+        house.append(vec![Record::Entry {
+            group: ROOT,
+            entry,
+            chain: lonely,
+        }]);
+    }
+    let void = house.log.segment().base;
+    house.say("in the place of all these");
+    let base = house.make().at.index;
+    house.fill_segments(2);
+    house.make();
+    let (index, agreed) = (base, LogIndex(u64::MAX));
+    house.job(KeepJob::Trim { index, agreed });
+    assert_eq!(house.marks()[0], base.0);
+    assert_eq!(
+        house.log_files(".seg")[0],
+        full,
+        "nothing before is needed, and this can be where the log begins"
+    );
+    let (live, history) = (house.live.clone(), house.history());
+    let mut house = house.again();
+    assert_eq!(house.live, live);
+    assert_eq!(house.history(), history);
+
+    // Once more is removed, and the process ends when half is done.
+    for base in house.log_files(".seg").into_iter().filter(|&base| base < void) {
+        house.disk.remove(&crate::log::sealed::file_name(base)).unwrap();
+        house.disk.remove(&crate::log::segment::file_name(base)).unwrap();
+    }
+    for indexed in [true, false] {
+        if !indexed {
+            house.disk.remove(&crate::log::sealed::file_name(void)).unwrap();
+        }
+        house = house.again();
+        assert_eq!(house.live, live);
+        assert!(
+            house.keeper.holdings().first > base,
+            "the segment that is no beginning is left out"
+        );
+    }
+    house.work();
+    assert!(house.log_files(".seg")[0] > void, "and removed");
+}
+
+#[test]
 fn some_checkpoints_are_kept_evenly_and_never_without_the_oldest() {
     let mut house = House::new(HERE);
     house.make();

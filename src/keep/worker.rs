@@ -3,13 +3,13 @@
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use super::keeper::{Keeper, Step};
 use super::{KeepJob, Kept};
-use crate::limits::{ANSWERS_MAX, KEEP_JOBS_MAX, KEEP_LOOK};
+use crate::limits::{ANSWERS_MAX, DISK_LOOK, KEEP_JOBS_MAX, KEEP_LOOK};
 use crate::log::disk::Disk;
 use crate::log::worker::Notify;
 
@@ -32,7 +32,15 @@ pub fn spawn<D: Disk>(keeper: Keeper<D>, notify: Notify) -> io::Result<KeepWorke
     let (jobs, jobs_out) = bounded(KEEP_JOBS_MAX);
     let (answers_in, answers) = bounded(ANSWERS_MAX);
     let keeping = Builder::new().name("log-keep".to_owned());
-    let thread = keeping.spawn(move || keep(keeper, &jobs_out, &answers_in, &notify))?;
+    let thread = keeping.spawn(move || {
+        let worker = Worker {
+            keeper,
+            answers: answers_in,
+            notify,
+            looked: None,
+        };
+        worker.run(&jobs_out);
+    })?;
     Ok(KeepWorker { jobs, answers, thread })
 }
 
@@ -46,58 +54,84 @@ impl KeepWorker {
     }
 }
 
-/// Waits for a job, or until the rest is over. What readers and the writer find is not sent over the channel, so it is looked for.
-fn wait<D: Disk>(keeper: &Keeper<D>, jobs: &Receiver<KeepJob>, rest: Duration) -> Result<KeepJob, RecvTimeoutError> {
-    let mut left = rest;
-    loop {
-        let slice = left.min(Duration::from_micros(KEEP_LOOK.0));
-        match jobs.recv_timeout(slice) {
-            Err(RecvTimeoutError::Timeout) if left > slice && !keeper.is_wanted() => left -= slice,
-            other => return other,
-        }
-    }
+/// The thread's side.
+struct Worker<D: Disk> {
+    keeper: Keeper<D>,
+    answers: Sender<Result<Kept, String>>,
+    notify: Notify,
+    /// When the free space was last looked at.
+    looked: Option<Instant>,
 }
 
-fn keep<D: Disk>(
-    mut keeper: Keeper<D>,
-    jobs: &Receiver<KeepJob>,
-    answers: &Sender<Result<Kept, String>>,
-    notify: &Notify,
-) {
-    let mut rest = Duration::ZERO;
-    loop {
-        // A job that comes ends the rest at once.
-        let next = if rest.is_zero() {
-            jobs.try_recv().map_err(|error| match error {
-                TryRecvError::Empty => RecvTimeoutError::Timeout,
-                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
-            })
-        } else {
-            wait(&keeper, jobs, rest)
-        };
-        match next {
-            Ok(job) => keeper.take(job),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        let step = keeper.step();
-        let failed = step.is_err();
-        rest = match &step {
-            Ok(Step::More) => Duration::ZERO,
-            Ok(Step::Rest(span)) => Duration::from_micros(span.0),
-            Err(_) => Duration::ZERO,
-        };
-        let said: Vec<Kept> = std::iter::from_fn(|| keeper.answer()).collect();
-        let error = step.err().map(|error| Err(error.to_string()));
-        for answer in said.into_iter().map(Ok).chain(error) {
-            let sent = answers.send(answer).is_ok();
-            notify();
-            if !sent {
+impl<D: Disk> Worker<D> {
+    fn run(mut self, jobs: &Receiver<KeepJob>) {
+        let mut rest = Duration::ZERO;
+        loop {
+            // A job that comes ends the rest at once.
+            let next = if rest.is_zero() {
+                jobs.try_recv().map_err(|error| match error {
+                    TryRecvError::Empty => RecvTimeoutError::Timeout,
+                    TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+                })
+            } else {
+                self.wait(jobs, rest)
+            };
+            match next {
+                Ok(job) => self.keeper.take(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let step = self.keeper.step();
+            let failed = step.is_err();
+            rest = match &step {
+                Ok(Step::Rest(span)) => Duration::from_micros(span.0),
+                Ok(Step::More) | Err(_) => Duration::ZERO,
+            };
+            let told = self.tell() && step.map_or_else(|error| self.send(Err(error.to_string())), |_| true);
+            if failed || !told {
                 return;
             }
+            self.look_at_space();
         }
-        if failed {
-            return;
+    }
+
+    /// Waits for a job, or until the rest is over. What readers and the writer find is not sent over the channel, so it is looked for.
+    fn wait(&mut self, jobs: &Receiver<KeepJob>, rest: Duration) -> Result<KeepJob, RecvTimeoutError> {
+        let mut left = rest;
+        loop {
+            let slice = left.min(Duration::from_micros(KEEP_LOOK.0));
+            match jobs.recv_timeout(slice) {
+                Err(RecvTimeoutError::Timeout) if left > slice && !self.keeper.is_wanted() => left -= slice,
+                other => return other,
+            }
+            self.look_at_space();
         }
+    }
+
+    /// From time to time. A system that can't say is asked again; a disk that fails is found by those who write to it.
+    fn look_at_space(&mut self) {
+        let due = |at: Instant| at.elapsed() >= Duration::from_micros(DISK_LOOK.0);
+        if self.looked.is_none_or(due) {
+            self.looked = Some(Instant::now());
+            if self.keeper.look_at_space().is_ok() {
+                self.tell();
+            }
+        }
+    }
+
+    /// Passes on what the keeper says. False if nobody listens.
+    fn tell(&mut self) -> bool {
+        while let Some(kept) = self.keeper.answer() {
+            if !self.send(Ok(kept)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn send(&self, answer: Result<Kept, String>) -> bool {
+        let sent = self.answers.send(answer).is_ok();
+        (self.notify)();
+        sent
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -121,6 +121,9 @@ impl DataDir {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(at(path))?;
         let lock = take_lock(path)?;
+        if !path.join(IDENTITY).exists() {
+            sync_way_to(path).map_err(at(path))?;
+        }
         let disk = RealDisk::new(path);
         let identity = open_identity(&disk, path, server)?;
         Ok(DataDir {
@@ -164,6 +167,24 @@ impl DataDir {
     pub fn disk(&self) -> RealDisk {
         self.disk.clone()
     }
+}
+
+/// Makes durable the names by which a new directory is found, up to where its file system begins: whatever is synced in it would be
+/// gone with one of them. Not only those that this start made, for an earlier one may have ended before it came to this.
+fn sync_way_to(path: &Path) -> io::Result<()> {
+    let path = path.canonicalize()?;
+    let device = path.metadata()?.dev();
+    for folder in path.ancestors().skip(1) {
+        if folder.metadata()?.dev() != device {
+            break;
+        }
+        match File::open(folder).and_then(|folder| folder.sync_all()) {
+            // We may open what we made.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 fn take_lock(path: &Path) -> Result<File, DirError> {

@@ -6,6 +6,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::limits::{DESCRIPTORS_PATIENCE, DESCRIPTORS_RETRY};
 
 /// A data directory. A clone is the same directory.
 pub trait Disk: std::fmt::Debug + Send + Sync + Clone + 'static {
@@ -60,6 +65,28 @@ pub trait Disk: std::fmt::Debug + Send + Sync + Clone + 'static {
     /// # Errors
     /// What the system says; what is durable is then unknown.
     fn sync_dir(&self, folder: &str) -> io::Result<()>;
+
+    /// Bytes that files may still take.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn free(&self) -> io::Result<u64>;
+}
+
+/// Whether an operation failed only because there is no space, or because ours is used up: it may be tried again, as the failure of a
+/// sync may not, for what a sync should have written is unknown after it.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The error of a sync, whatever the system called it: none is a mere lack of space.
+pub(super) fn of_sync(error: io::Error) -> io::Error {
+    if is_full(&error) {
+        io::Error::other(error)
+    } else {
+        error
+    }
 }
 
 /// An open file of a data directory. Positions are given with each call, so one handle serves several threads.
@@ -119,6 +146,23 @@ impl RealDisk {
     }
 }
 
+/// Opens something, and tries again for a while if the process or the system has no descriptors left: nothing has happened to the disk
+/// then, and those who use them up come and go. That is unlike a write or a sync, which is never tried again.
+fn patiently(mut open: impl FnMut() -> io::Result<File>) -> io::Result<File> {
+    let began = Instant::now();
+    loop {
+        let error = match open() {
+            Ok(file) => return Ok(file),
+            Err(error) => error,
+        };
+        let scarce = matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE));
+        if !scarce || began.elapsed() >= Duration::from_micros(DESCRIPTORS_PATIENCE.0) {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_micros(DESCRIPTORS_RETRY.0));
+    }
+}
+
 impl Disk for RealDisk {
     type File = File;
 
@@ -147,16 +191,13 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.path(name))
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        patiently(|| options.open(self.path(name)))
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.path(name))
+        patiently(|| OpenOptions::new().read(true).write(true).open(self.path(name)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -175,7 +216,12 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
-        File::open(self.path(folder))?.sync_all()
+        patiently(|| File::open(self.path(folder)))?.sync_all()
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.root)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
 
@@ -243,5 +289,24 @@ mod tests {
         assert_eq!(disk.list("old/1/log").unwrap(), ["c"]);
         let error = disk.rename_folder("log", "old/1/log").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(disk.free().unwrap() > 0);
+    }
+
+    #[test]
+    fn an_open_without_descriptors_is_tried_again_and_no_other_failure_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut refusals = vec![Errno::MFILE, Errno::NFILE, Errno::MFILE];
+        let opened = patiently(|| match refusals.pop() {
+            Some(refusal) => Err(refusal.into()),
+            None => File::open(folder.path()),
+        });
+        assert!(opened.is_ok() && refusals.is_empty());
+        let mut tries = 0;
+        let refused = patiently(|| {
+            tries += 1;
+            Err(Errno::IO.into())
+        });
+        assert!(refused.is_err());
+        assert_eq!(tries, 1);
     }
 }

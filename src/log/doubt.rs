@@ -161,6 +161,7 @@ impl<F: DiskFile> Walk<'_, F> {
         let at = position(header);
         let tail = self.tails.entry(group).or_default();
         if at.index <= self.starts.get(&group).map_or(LogIndex(0), |(last, _)| last.index) {
+            self.void_beginning = true;
             return wrong("it makes void what is in a checkpoint");
         }
         if at.index > tail.last.index.next() && !doubted {
@@ -233,7 +234,8 @@ impl<F: DiskFile> Walk<'_, F> {
         let at = position(header);
         let tail = self.tails.entry(group).or_default();
         if at.index <= tail.base.index {
-            return wrong("the log begins behind this entry");
+            // The segment in which the entry had stood has been removed since, and nobody needs the entry any more.
+            return Ok(());
         }
         let last = tail.last.index;
         if at.index > last && !doubted {

@@ -4,7 +4,7 @@
 use super::disk::{Disk, DiskFile};
 use super::recovery::{OpenError, Opens, Report, in_file, index_of, is_behind, missing, untrusted};
 use super::segment::{self, FOLDER, Segment};
-use super::start::{read_heads, walk_from};
+use super::start::{can_leave_out, read_heads, walk_from};
 use super::walk::Walk;
 use super::{HardState, Recovered};
 use crate::cluster::message::LogPosition;
@@ -72,11 +72,17 @@ pub fn examine<D: Disk>(
     }
     let heads = read_heads(directory, &segments)?;
     // Segments with an index file could be skipped, and a start skips them; here everything is to be read.
-    let from = walk_from(&segments, &heads, &[], checkpoint)?;
-    let index = index_of(&heads, from.0, &[]);
     let groups = [GroupId::ROOT];
-    let mut walk = Walk::new(directory, &segments, &heads, from, reached, &groups, index);
-    let stop = walk.run()?;
+    let mut not_before = 0;
+    let (from, mut walk, stop) = loop {
+        let from = walk_from(&segments, &heads, &[], checkpoint, not_before)?;
+        let index = index_of(&heads, from.0, &[]);
+        let mut walk = Walk::new(directory, &segments, &heads, from, reached, &groups, index);
+        match walk.run() {
+            Err(_) if walk.begins_void() && can_leave_out(&heads, from.0, checkpoint) => not_before = from.0 + 1,
+            stop => break (from, walk, stop?),
+        }
+    };
     let segment = segments[stop.at].0;
     if stop.at == from.1 && stop.offset == 0 {
         return Err(untrusted(segment, 0, "the log's first record can't be read"));

@@ -32,7 +32,7 @@ pub mod sealed;
 pub mod segment;
 pub mod sim_disk;
 mod skipped;
-mod start;
+pub mod start;
 mod survey;
 mod tail;
 mod walk;

@@ -150,11 +150,7 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 /// Takes the whole of `bytes`, or nothing.
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    let config = bincode::config::standard().with_limit::<RECORD_PAYLOAD_BYTES_MAX>();
-    match bincode::serde::decode_from_slice(bytes, config) {
-        Ok((value, taken)) if taken == bytes.len() => Some(value),
-        _ => None,
-    }
+    crate::wire::decode::<T, RECORD_PAYLOAD_BYTES_MAX>(bytes, "payload of the log").ok()
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, is_full, of_sync};
 use super::segment::{FOLDER, Segment, temporary_name, write_zeros};
-use crate::limits::PREWRITE_STEP_BYTES;
+use crate::limits::{DISK_KEPT_FREE_BYTES, PREWRITE_STEP_BYTES};
 
 /// What one step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,22 +85,37 @@ impl<D: Disk> Prewriter<D> {
         self.shared.used.store(bytes, Ordering::Relaxed);
     }
 
-    /// The segment that was wanted, complete: made here and now as far as it isn't.
+    /// Completes the segment that is wanted, here and now, as far as it isn't.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says. If there is no space ([`is_full`]), nothing is left of it, and it may be tried again.
     ///
     /// # Panics
     /// If none is wanted: the writer wants the next when it takes one.
-    pub(super) fn take(&self) -> io::Result<(Segment, D::File)> {
+    pub(super) fn complete(&self) -> io::Result<()> {
         let mut state = self.lock();
         let segment = state.wanted.expect("the writer wants a segment before it takes it");
+        while state.ready.is_none() {
+            self.advance(&mut state, segment.size)?;
+        }
+        Ok(())
+    }
+
+    /// The segment that was wanted, complete.
+    ///
+    /// # Errors
+    /// As [`complete`](Prewriter::complete).
+    ///
+    /// # Panics
+    /// As [`complete`](Prewriter::complete).
+    pub(super) fn take(&self) -> io::Result<(Segment, D::File)> {
         loop {
-            if let Some(file) = state.ready.take() {
+            self.complete()?;
+            let mut state = self.lock();
+            if let (Some(segment), Some(file)) = (state.wanted, state.ready.take()) {
                 state.wanted = None;
                 return Ok((segment, file));
             }
-            self.advance(&mut state, segment.size)?;
         }
     }
 
@@ -156,21 +171,33 @@ impl<D: Disk> Prewriter<D> {
                 // Left over from a step that failed.
                 match disk.remove(&temporary) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => (disk.create(&temporary)?, 0),
+                    _ => {}
                 }
+                // What is too little would be filled and given back each time, and nobody else could write anything meanwhile.
+                if disk.free()? < segment.size + DISK_KEPT_FREE_BYTES {
+                    let text = "no space left for another segment";
+                    return Err(io::Error::new(io::ErrorKind::StorageFull, text));
+                }
+                (disk.create(&temporary)?, 0)
             }
         };
         // What follows may fail: the file is dropped then, and made anew.
         let end = (done + bytes).min(segment.size);
-        write_zeros(&file, done, end)?;
-        file.sync_data()?;
+        if let Err(error) = write_zeros(&file, done, end) {
+            if is_full(&error) {
+                // Others need what there is.
+                disk.remove(&temporary)?;
+            }
+            return Err(error);
+        }
+        file.sync_data().map_err(of_sync)?;
         if end < segment.size {
             state.making = Some((file, end));
             let used = self.shared.used.load(Ordering::Relaxed);
             return Ok(Step::More { behind: end < used });
         }
         disk.rename(&temporary, &segment.file())?;
-        disk.sync_dir(FOLDER)?;
+        disk.sync_dir(FOLDER).map_err(of_sync)?;
         state.ready = Some(file);
         Ok(Step::Idle)
     }
@@ -231,7 +258,14 @@ mod tests {
         disk.fail_syncs(1);
         assert!(prewriter.step().is_err());
         disk.set_space(Some(PREWRITE_STEP_BYTES as u64));
-        assert!(prewriter.take().is_err());
+        assert!(is_full(&prewriter.take().unwrap_err()));
+        // Nothing is kept of it that others could use, before the first byte or when others take the space meanwhile.
+        assert_eq!(disk.used(), 0);
+        disk.set_space(Some(SEGMENT.size + DISK_KEPT_FREE_BYTES));
+        prewriter.step().unwrap();
+        disk.set_space(Some(PREWRITE_STEP_BYTES as u64));
+        assert!(is_full(&prewriter.take().unwrap_err()));
+        assert_eq!(disk.used(), 0);
         disk.set_space(None);
         prewriter.take().unwrap();
         disk.power_cut(&mut Rng::new(1));

@@ -68,6 +68,10 @@ impl Disk for ReadOnly {
     fn sync_dir(&self, _: &str) -> io::Result<()> {
         refused()
     }
+
+    fn free(&self) -> io::Result<u64> {
+        self.names.free()
+    }
 }
 
 impl DiskFile for ReadOnlyFile {

@@ -13,7 +13,7 @@ use std::io;
 
 use super::Recovered;
 use super::disk::{Disk, DiskFile};
-use super::index::{EntryIndex, SharedIndex};
+use super::index::{EntryIndex, Sealed, SharedIndex};
 use super::payload::Head;
 use super::prewrite::Prewriter;
 use super::reader::Reader;
@@ -21,7 +21,7 @@ use super::record::Kind;
 use super::sealed;
 use super::segment::{self, FOLDER, Segment, write_zeros};
 use super::skipped::{Indexed, indexed, join_terms};
-use super::start::{first_of, read_heads, walk_from};
+use super::start::{can_leave_out, first_of, read_heads, walk_from};
 use super::tail::Tail;
 use super::walk::Walk;
 use super::writer::{Log, first_head};
@@ -198,26 +198,33 @@ impl<D: Disk> Log<D> {
             segments.push((first, file));
         }
         let heads = read_heads(directory, &segments)?;
-        let known = indexed(&disk, directory, &segments, first_of(&heads))?;
-        let ends: Vec<(Lsn, LogIndex)> = known
-            .iter()
-            .map(|known| (known.sealed.segment.base, known.sealed.last))
-            .collect();
-        let from = walk_from(&segments, &heads, &ends, options.checkpoint)?;
+        let mut not_before = first_of(&heads);
+        let (from, known, mut walk, stop) = loop {
+            let mut known = indexed(&disk, directory, &segments, not_before)?;
+            let sealed: Vec<Sealed> = known.iter().map(|known| known.sealed).collect();
+            let from = walk_from(&segments, &heads, &sealed, options.checkpoint, not_before)?;
+            let base = |at: usize| segments[at].0.base;
+            known.retain(|known| known.sealed.segment.base >= base(from.0));
+            let mut index = index_of(&heads, from.0, &known[..(from.1 - from.0).min(known.len())]);
+            // Perhaps the process ended before the segments before it were removed.
+            index.put_beginning(base(from.0));
+            let mut walk = Walk::new(
+                directory,
+                &segments,
+                &heads,
+                from,
+                options.reached,
+                &options.groups,
+                index,
+            );
+            match walk.run() {
+                Err(_) if walk.begins_void() && can_leave_out(&heads, from.0, options.checkpoint) => {
+                    not_before = from.0 + 1;
+                }
+                stop => break (from, known, walk, stop?),
+            }
+        };
         let (skipped, walked) = known.split_at((from.1 - from.0).min(known.len()));
-        let mut index = index_of(&heads, from.0, skipped);
-        // Perhaps the process ended before the segments before it were removed.
-        index.put_beginning(segments[from.0].0.base);
-        let mut walk = Walk::new(
-            directory,
-            &segments,
-            &heads,
-            from,
-            options.reached,
-            &options.groups,
-            index,
-        );
-        let stop = walk.run()?;
         if stop == (Stop { at: from.1, offset: 0 }) {
             // The first segment never was without its head. Cutting here would wipe the whole log, for example one that
             // belongs to another directory's id.
@@ -423,6 +430,7 @@ fn assemble<D: Disk>(
         unsealed: false,
         taken: None,
         written: None,
+        cut_short: None,
         failed: None,
     };
     log.want_next();

@@ -113,6 +113,27 @@ mod tests {
     }
 
     #[test]
+    fn a_fill_may_stay_when_the_entry_that_it_mended_is_gone() {
+        let mut bench = Bench::new();
+        let members = bench.model.entry(LogIndex(1), Term(1), EntryKind::Members, b"members");
+        bench.append(vec![members], 0);
+        let long = "x".repeat(1000);
+        while bench.log.end().0 < 2 * SEGMENT + 100 {
+            bench.say(&[&long]);
+        }
+        let fill = bench.model.fill(LogIndex(3));
+        let last = bench.model.last();
+        bench.append(vec![fill], last);
+        bench.log.close().unwrap();
+        let index = bench.log.index();
+        assert_eq!(remove_segments(&bench.disk, &index, Lsn(SEGMENT)).unwrap(), 1);
+        let opened = Log::open(bench.disk.clone(), DIRECTORY, &options(last)).unwrap();
+        let found = &opened.groups[0].1;
+        assert!(found.base.index > LogIndex(3) && found.holes.is_empty());
+        assert_eq!(found.last.index, LogIndex(last));
+    }
+
+    #[test]
     fn a_log_behind_its_checkpoint_begins_anew_and_keeps_its_vote() {
         let mut bench = Bench::new();
         let members = bench.model.entry(LogIndex(1), Term(1), EntryKind::Members, b"members");

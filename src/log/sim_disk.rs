@@ -2,6 +2,8 @@
 //! page by page and name by name; a failed sync leaves pages that look written and aren't. The same calls and the same
 //! generator give the same disk.
 
+mod looks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -291,7 +293,8 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        self.inodes.values().map(|inode| inode.size).sum()
+        let sizes = self.names.values().filter_map(|inode| self.inodes.get(inode));
+        sizes.map(|inode| inode.size).sum()
     }
 
     fn grow(&self, by: u64) -> io::Result<()> {
@@ -450,6 +453,11 @@ impl Disk for SimDisk {
             }
         }
         Ok(())
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let state = self.lock();
+        Ok(state.space.map_or(u64::MAX, |space| space.saturating_sub(state.used())))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where recovery begins to walk: the heads of all segments are read first, and say which of the segments still matter.
 
-use super::disk::DiskFile;
+use super::disk::{Disk, DiskFile};
+use super::index::Sealed;
 use super::payload::{self, Head};
 use super::record::{self, Kind, Parsed};
 use super::recovery::{OpenError, STEP, in_file, missing, untrusted};
@@ -60,7 +61,7 @@ pub(super) fn first_of(heads: &[Option<Head>]) -> usize {
 }
 
 /// The number of the segment that the walk begins with, and of the first that belongs to the log: those before are void. `indexed` are
-/// the segments whose entries are known without walking over them, and the last of these entries.
+/// the segments whose entries are known without walking over them. The log begins with segment `not_before` or a later one.
 ///
 /// The walk can begin at a segment if what stands before isn't needed: the state is known up to a checkpoint that covers the entries
 /// before, the head repeats hard state and members, and the places of the entries before are known. Nothing that is skipped can still be
@@ -71,14 +72,23 @@ pub(super) fn first_of(heads: &[Option<Head>]) -> usize {
 pub(super) fn walk_from<F>(
     segments: &[(Segment, F)],
     heads: &[Option<Head>],
-    indexed: &[(Lsn, LogIndex)],
+    indexed: &[Sealed],
     checkpoint: Option<LogPosition>,
+    not_before: usize,
 ) -> Result<(usize, usize), OpenError> {
-    let first = first_of(heads);
+    let known = |segment: Segment| indexed.iter().find(|sealed| sealed.segment == segment);
+    let mut first = first_of(heads).max(not_before);
+    let covered = checkpoint.map_or(LogIndex(0), |at| at.index);
+    while let Some((segment, _)) = segments.get(first)
+        && let Some(Some(head)) = heads.get(first)
+        && (last_of(head) > covered || known(*segment).is_some_and(|sealed| sealed.first <= last_of(head)))
+        && can_leave_out(heads, first, checkpoint)
+    {
+        first += 1;
+    }
     let Some((segment, _)) = segments.get(first) else {
         return Err(missing(Lsn(0)));
     };
-    let covered = checkpoint.map_or(LogIndex(0), |at| at.index);
     match heads.get(first).and_then(Option::as_ref) {
         // The first of all begins with nothing, so its head can be done without.
         None if segment.base == Lsn(0) => {}
@@ -95,8 +105,10 @@ pub(super) fn walk_from<F>(
     let mut start = first;
     for at in first + 1..segments.len() {
         let (before, segment) = (segments[at - 1].0, segments[at].0);
-        let indexed = indexed.iter().find(|(base, _)| *base == before.base);
-        let Some(&(_, last)) = indexed.filter(|_| before.end() == segment.base) else {
+        let Some(last) = known(before)
+            .filter(|_| before.end() == segment.base)
+            .map(|sealed| sealed.last)
+        else {
             break;
         };
         // Where the last entries before are void, the walk must see what makes them so.
@@ -106,6 +118,29 @@ pub(super) fn walk_from<F>(
         }
     }
     Ok((first, start))
+}
+
+/// Whether the log can begin behind a segment: the checkpoint covers everything before a later one.
+///
+/// A head may name as the last entry one that the entries after it make void. The log never begins with such a segment, but for the
+/// moment in which those before it have been removed and it has not: if the process ends then, it is left out at the next start.
+pub(super) fn can_leave_out(heads: &[Option<Head>], at: usize, checkpoint: Option<LogPosition>) -> bool {
+    let covered = checkpoint.map_or(LogIndex(0), |at| at.index);
+    let begins = |head: &Option<Head>| {
+        let last = head.as_ref().map_or(LogIndex(0), last_of);
+        last > LogIndex(0) && last <= covered
+    };
+    heads.iter().skip(at + 1).any(begins)
+}
+
+/// The last entry before a segment, as its head has it; `None` if the head can't be read.
+///
+/// # Errors
+/// `Newer`, for a head that a later version of this program wrote; what the disk says; `Untrusted` if the file isn't as long as its
+/// head says.
+pub fn last_before<D: Disk>(disk: &D, directory: DirectoryId, segment: Segment) -> Result<Option<LogIndex>, OpenError> {
+    let file = disk.open(&segment.file()).map_err(in_file(&segment.file()))?;
+    Ok(read_head(directory, segment, &file)?.as_ref().map(last_of))
 }
 
 /// The last entry before the segment. There is one group today, and one checkpoint.
@@ -143,21 +178,35 @@ mod tests {
         (segment, Some(head))
     }
 
+    fn sealed(base: u64, first: u64, last: u64) -> Sealed {
+        Sealed {
+            segment: Segment {
+                base: Lsn(base),
+                size: 100,
+            },
+            group: GroupId::ROOT,
+            first: LogIndex(first),
+            last: LogIndex(last),
+        }
+    }
+
     fn from(heads: &[(Segment, Option<Head>)], indexed: &[u64], checkpoint: u64) -> Result<(usize, usize), String> {
         let segments: Vec<(Segment, ())> = heads.iter().map(|(segment, _)| (*segment, ())).collect();
         let only: Vec<Option<Head>> = heads.iter().map(|(_, head)| head.clone()).collect();
-        let end = |base: u64| heads.iter().find(|(segment, _)| segment.base.0 == base + 100);
-        let end = |base: u64| {
-            end(base)
-                .and_then(|(_, head)| head.as_ref())
-                .map_or(LogIndex(0), last_of)
+        let told = |base: u64| {
+            let head = heads.iter().find(|(segment, _)| segment.base.0 == base);
+            head.and_then(|(_, head)| head.as_ref())
+                .map_or(0, |head| last_of(head).0)
         };
-        let indexed: Vec<(Lsn, LogIndex)> = indexed.iter().map(|&base| (Lsn(base), end(base))).collect();
+        let indexed: Vec<Sealed> = indexed
+            .iter()
+            .map(|&base| sealed(base, told(base) + 1, told(base + 100)))
+            .collect();
         let checkpoint = LogPosition {
             term: Term(1),
             index: LogIndex(checkpoint),
         };
-        walk_from(&segments, &only, &indexed, Some(checkpoint)).map_err(|error| error.to_string())
+        walk_from(&segments, &only, &indexed, Some(checkpoint), 0).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -182,12 +231,33 @@ mod tests {
         let heads = [head(0, 0, false), head(100, 10, false), head(200, 20, false)];
         let segments: Vec<(Segment, ())> = heads.iter().map(|(segment, _)| (*segment, ())).collect();
         let only: Vec<Option<Head>> = heads.iter().map(|(_, head)| head.clone()).collect();
-        let indexed = [(Lsn(0), LogIndex(10)), (Lsn(100), LogIndex(18))];
+        let indexed = [sealed(0, 1, 10), sealed(100, 11, 18)];
         let checkpoint = Some(LogPosition {
             term: Term(1),
             index: LogIndex(30),
         });
-        assert_eq!(walk_from(&segments, &only, &indexed, checkpoint).unwrap(), (0, 1));
+        assert_eq!(walk_from(&segments, &only, &indexed, checkpoint, 0).unwrap(), (0, 1));
+    }
+
+    #[test]
+    fn a_segment_that_makes_void_what_its_head_names_is_no_beginning_once_those_before_are_gone() {
+        let heads = [head(100, 10, false), head(200, 20, false), head(300, 30, false)];
+        let segments: Vec<(Segment, ())> = heads.iter().map(|(segment, _)| (*segment, ())).collect();
+        let only: Vec<Option<Head>> = heads.iter().map(|(_, head)| head.clone()).collect();
+        let begin = |indexed: &[Sealed], covered: u64| {
+            let checkpoint = Some(LogPosition {
+                term: Term(1),
+                index: LogIndex(covered),
+            });
+            walk_from(&segments, &only, indexed, checkpoint, 0).unwrap()
+        };
+        assert_eq!(begin(&[sealed(100, 11, 20)], 20), (0, 1));
+        assert_eq!(begin(&[sealed(100, 9, 20)], 20), (1, 1));
+        assert_eq!(begin(&[sealed(100, 9, 20)], 19), (0, 0), "the checkpoint doesn't reach");
+        assert_eq!(begin(&[sealed(100, 9, 19), sealed(200, 20, 30)], 30), (2, 2));
+        // It was to be removed up to entry 9, and names one that came after.
+        let heads = [head(100, 10, false), head(200, 9, false)];
+        assert_eq!(from(&heads, &[], 9), Ok((1, 1)));
     }
 
     #[test]

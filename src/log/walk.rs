@@ -31,6 +31,8 @@ pub(super) struct Walk<'s, F> {
     pub(super) doubts: BTreeMap<GroupId, Doubt>,
     /// Where the walk began for each group: the last entry before, and the check there.
     pub(super) starts: BTreeMap<GroupId, (LogPosition, u32)>,
+    /// An entry makes void what was before the walk began.
+    pub(super) void_beginning: bool,
     /// Groups of which a members entry may be hidden.
     pub(super) members_lost: BTreeSet<GroupId>,
     /// The highest position that a record of the walk says was synced.
@@ -74,6 +76,7 @@ impl<'s, F: DiskFile> Walk<'s, F> {
             tails: groups.iter().map(|&group| (group, Tail::default())).collect(),
             doubts: BTreeMap::new(),
             starts: BTreeMap::new(),
+            void_beginning: false,
             members_lost: BTreeSet::new(),
             synced: Lsn(0),
             proved: reached,
@@ -97,6 +100,12 @@ impl<'s, F: DiskFile> Walk<'s, F> {
                 }
             }
         }
+    }
+
+    /// Whether the walk failed because it began where the log does, and that is no place to begin: what the head names as the last
+    /// entry before is made void by one that comes after.
+    pub fn begins_void(&self) -> bool {
+        self.void_beginning && self.first == self.start
     }
 
     /// What stands behind the end of the log.

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::disk::Disk;
+use super::disk::{Disk, is_full};
 use super::prewrite::{Prewriter, Step};
 use super::reader::Reader;
 use super::writer::Log;
 use super::{Append, ItemRef, ReadAnswer, ReadRequest};
 use crate::limits::{
-    ANSWERS_MAX, APPEND_PLACES_FOR_VOTES, LOG_BATCH_BYTES_MAX, PREWRITE_PAUSE, PREWRITE_RETRY, READ_JOBS_MAX,
-    SEAL_AFTER, UNPERSISTED_APPENDS_MAX,
+    ANSWERS_MAX, APPEND_PLACES_FOR_VOTES, DISK_FULL_REST, LOG_BATCH_BYTES_MAX, PREWRITE_PAUSE, PREWRITE_RETRY,
+    READ_JOBS_MAX, SEAL_AFTER, UNPERSISTED_APPENDS_MAX,
 };
 use crate::types::{AppendId, LogIndex, Position, RoomId, Seq, Span};
 
@@ -42,6 +42,13 @@ pub enum Answer {
     Persisted(AppendId),
     /// The answer to a question.
     Read(ReadAnswer),
+    /// There is no space for what is to be written. The writer waits for it; nothing is lost, and nothing more is durable until then.
+    Full {
+        /// Where, and what the system said.
+        what: String,
+    },
+    /// There is space again, and the writer has gone on.
+    FullNoMore,
     /// The disk failed, or what it holds can't be read (the text then begins with `damaged:`). The process must end.
     Failed {
         /// What happened.
@@ -58,6 +65,8 @@ pub struct Workers {
     pub reads: Sender<ReaderJob>,
     /// From both. A thread waits when it is full, so empty it every turn.
     pub answers: Receiver<Answer>,
+    /// Nothing goes over it. That it is gone ends a writer that waits for space.
+    pub quit: Sender<()>,
     /// End when the senders are dropped.
     pub threads: Vec<JoinHandle<()>>,
 }
@@ -70,6 +79,7 @@ pub fn spawn<D: Disk>(log: Log<D>, reader: Reader<D>, notify: Notify) -> io::Res
     let (appends, appends_out) = bounded(UNPERSISTED_APPENDS_MAX + APPEND_PLACES_FOR_VOTES);
     let (reads, reads_out) = bounded(READ_JOBS_MAX);
     let (answers_in, answers) = bounded(ANSWERS_MAX);
+    let (quit, quit_out) = bounded(0);
     let prewriter = log.prewriter();
     let to_loop = Answers {
         sender: answers_in,
@@ -81,28 +91,39 @@ pub fn spawn<D: Disk>(log: Log<D>, reader: Reader<D>, notify: Notify) -> io::Res
     let reading = Builder::new().name("log-read".to_owned());
     let threads = vec![
         reading.spawn(move || read(reader, &reads_out, &for_reader))?,
-        writing.spawn(move || write(log, &appends_out, &to_loop))?,
+        writing.spawn(move || {
+            let writer = Writer {
+                log,
+                answers: to_loop,
+                quit: quit_out,
+                is_full: false,
+            };
+            writer.run(&appends_out);
+        })?,
         ahead.spawn(move || prewrite(&prewriter))?,
     ];
     Ok(Workers {
         appends,
         reads,
         answers,
+        quit,
         threads,
     })
 }
 
 impl Workers {
-    /// Ends the threads in good order: what was handed over is written, sealed and synced. Gives the answers that nobody took.
+    /// Ends the threads in good order: what was handed over is written, sealed and synced, unless there is no space for it. Gives the
+    /// answers that nobody took.
     #[must_use]
     pub fn stop(self) -> Vec<Answer> {
         let Workers {
             appends,
             reads,
             answers,
+            quit,
             threads,
         } = self;
-        drop((appends, reads));
+        drop((appends, reads, quit));
         // Both senders are gone when both threads are done, so this ends.
         let left = answers.iter().collect();
         for thread in threads {
@@ -148,42 +169,112 @@ impl<D: Disk> Drop for StopAhead<D> {
     }
 }
 
-fn write<D: Disk>(mut log: Log<D>, appends: &Receiver<Append>, answers: &Answers) {
-    let _ahead = StopAhead(log.prewriter());
-    loop {
-        // The wait for a seal holds up nobody: an append that comes ends it at once.
-        let next = if log.wants_seal() {
-            appends.recv_timeout(duration(SEAL_AFTER))
-        } else {
-            appends.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        };
-        let (outcome, over) = match next {
-            Ok(first) => (batch(&mut log, &first, appends, answers), false),
-            Err(RecvTimeoutError::Timeout) => (log.seal(), false),
-            Err(RecvTimeoutError::Disconnected) => (log.close(), true),
-        };
-        if let Err(error) = &outcome {
-            answers.failed(error);
-        }
-        if over || outcome.is_err() {
-            return;
-        }
-    }
+/// The writing thread.
+struct Writer<D: Disk> {
+    log: Log<D>,
+    answers: Answers,
+    quit: Receiver<()>,
+    /// Whether the loop was told that there is no space.
+    is_full: bool,
 }
 
-/// Everything that waits, as one write and one sync.
-fn batch<D: Disk>(log: &mut Log<D>, first: &Append, more: &Receiver<Append>, answers: &Answers) -> io::Result<()> {
-    log.append(first)?;
-    while log.buffered() < LOG_BATCH_BYTES_MAX
-        && let Ok(next) = more.try_recv()
-    {
-        log.append(&next)?;
+/// How a piece of the writer's work ended.
+enum Outcome {
+    Done,
+    /// There was no space up to the moment when the thread was told to end.
+    GivenUp,
+}
+
+impl<D: Disk> Writer<D> {
+    fn run(mut self, appends: &Receiver<Append>) {
+        let _ahead = StopAhead(self.log.prewriter());
+        loop {
+            // The wait for a seal holds up nobody: an append that comes ends it at once.
+            let next = if self.log.wants_seal() {
+                appends.recv_timeout(duration(SEAL_AFTER))
+            } else {
+                appends.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            let (outcome, over) = match next {
+                Ok(first) => (self.batch(&first, appends), false),
+                Err(RecvTimeoutError::Timeout) => (self.seal(), false),
+                Err(RecvTimeoutError::Disconnected) => (self.log.close().map(|()| Outcome::Done), true),
+            };
+            if let Err(error) = &outcome {
+                self.answers.failed(error);
+            }
+            if over || !matches!(outcome, Ok(Outcome::Done)) {
+                return;
+            }
+        }
     }
-    log.flush()?;
-    if let Some(id) = log.sync()? {
-        answers.send(Answer::Persisted(id));
+
+    /// Everything that waits, as one write and one sync.
+    fn batch(&mut self, first: &Append, more: &Receiver<Append>) -> io::Result<Outcome> {
+        let mut append = first.clone();
+        loop {
+            if let Outcome::GivenUp = self.patiently(|log| log.append(&append))? {
+                return Ok(Outcome::GivenUp);
+            }
+            if self.log.buffered() >= LOG_BATCH_BYTES_MAX {
+                break;
+            }
+            match more.try_recv() {
+                Ok(next) => append = next,
+                Err(_) => break,
+            }
+        }
+        if let Outcome::GivenUp = self.patiently(Log::flush)? {
+            return Ok(Outcome::GivenUp);
+        }
+        self.sync()?;
+        Ok(Outcome::Done)
     }
-    Ok(())
+
+    fn sync(&mut self) -> io::Result<()> {
+        if let Some(id) = self.log.sync()? {
+            self.answers.send(Answer::Persisted(id));
+        }
+        Ok(())
+    }
+
+    /// A seal for which there is no space has time: it is tried again with the next, and recovery does without.
+    fn seal(&mut self) -> io::Result<Outcome> {
+        match self.log.seal() {
+            Err(error) if !is_full(&error) => Err(error),
+            _ => Ok(Outcome::Done),
+        }
+    }
+
+    /// Does something that needs space, and waits until there is some: to the loop the disk then looks like one that hangs. What was
+    /// written before is acknowledged meanwhile.
+    fn patiently(&mut self, mut act: impl FnMut(&mut Log<D>) -> io::Result<()>) -> io::Result<Outcome> {
+        loop {
+            match act(&mut self.log) {
+                Ok(()) => break,
+                Err(error) if is_full(&error) => {
+                    if !std::mem::replace(&mut self.is_full, true) {
+                        self.answers.send(Answer::Full {
+                            what: error.to_string(),
+                        });
+                        match self.log.flush() {
+                            Err(error) if !is_full(&error) => return Err(error),
+                            Err(_) => {}
+                            Ok(()) => self.sync()?,
+                        }
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            if self.quit.recv_timeout(duration(DISK_FULL_REST)) == Err(RecvTimeoutError::Disconnected) {
+                return Ok(Outcome::GivenUp);
+            }
+        }
+        if std::mem::take(&mut self.is_full) {
+            self.answers.send(Answer::FullNoMore);
+        }
+        Ok(Outcome::Done)
+    }
 }
 
 fn read<D: Disk>(mut reader: Reader<D>, jobs: &Receiver<ReaderJob>, answers: &Answers) {
@@ -222,7 +313,7 @@ fn prewrite<D: Disk>(prewriter: &Prewriter<D>) {
         match prewriter.step() {
             Ok(Step::Idle | Step::More { behind: true }) => {}
             Ok(Step::More { behind: false }) => prewriter.rest(duration(PREWRITE_PAUSE)),
-            // The disk may be full only for now. If not, the writer says so when it needs the segment.
+            // The disk may be full only for now; the writer says so when it needs the segment. If it fails, the writer fails then, too.
             Err(_) => prewriter.rest(duration(PREWRITE_RETRY)),
         }
     }
@@ -355,6 +446,77 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(workers.stop().is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_for_and_nothing_is_acknowledged_until_there_is_space() {
+        let disk = SimDisk::new();
+        let (workers, _) = start(&disk);
+        let mut model = Model::default();
+        let (mut id, mut persisted) = (0, 0);
+        let mut hand_over = |model: &mut Model| {
+            id += 1;
+            workers.appends.send(append(id, model, 20)).unwrap();
+            id
+        };
+        // As much as there is, up to the end of a segment.
+        disk.set_space(Some(disk.used()));
+        let mut last = hand_over(&mut model);
+        let what = loop {
+            match workers.answers.recv().unwrap() {
+                Answer::Persisted(id) => {
+                    persisted = id.0;
+                    last = hand_over(&mut model);
+                }
+                Answer::Full { what } => break what,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(what.contains("no space"), "{what}");
+        assert!(persisted > 0 && persisted < last);
+        // What is there can be read.
+        workers.reads.send(entries(1)).unwrap();
+        loop {
+            match workers.answers.recv().unwrap() {
+                Answer::Persisted(id) => assert!(id.0 < last, "what has no place was acknowledged"),
+                Answer::Read(ReadAnswer::Entries { entries, .. }) => break assert_eq!(entries[0], model.entries[0]),
+                other => panic!("{other:?}"),
+            }
+        }
+        disk.set_space(None);
+        assert_eq!(workers.answers.recv().unwrap(), Answer::FullNoMore);
+        assert_eq!(workers.answers.recv().unwrap(), Answer::Persisted(AppendId(last)));
+        assert!(workers.stop().is_empty());
+        let mut opened = try_open(&disk).unwrap();
+        assert_eq!(read_all(&mut opened.reader), model.entries);
+    }
+
+    #[test]
+    fn a_writer_that_waits_for_space_ends_when_it_is_told_to_and_what_was_acknowledged_is_there() {
+        let disk = SimDisk::new();
+        let (workers, _) = start(&disk);
+        let mut model = Model::default();
+        disk.set_space(Some(disk.used()));
+        let mut id = 0;
+        let persisted = loop {
+            id += 1;
+            workers.appends.send(append(id, &mut model, 20)).unwrap();
+            match workers.answers.recv().unwrap() {
+                Answer::Persisted(_) => {}
+                Answer::Full { .. } => break id - 1,
+                other => panic!("{other:?}"),
+            }
+        };
+        let left = workers.stop();
+        assert!(
+            !left.iter().any(|answer| matches!(answer, Answer::Failed { .. })),
+            "{left:?}"
+        );
+        disk.power_cut(&mut crate::rng::Rng::new(1));
+        let mut opened = try_open(&disk).unwrap();
+        let read = read_all(&mut opened.reader);
+        assert!(read.len() as u64 >= persisted * 20);
+        assert_eq!(read, model.entries[..read.len()]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, is_full, of_sync};
 use super::index::SharedIndex;
 use super::payload::{self, GroupHead, GroupSeal, Head};
 use super::prewrite::Prewriter;
@@ -20,7 +20,7 @@ use crate::types::{AppendId, DirectoryId, GroupId, LogIndex, Lsn, Term};
 ///
 /// [`append`](Log::append) gathers, [`flush`](Log::flush) writes, [`sync`](Log::sync) makes durable what was written and says
 /// up to which append. After the first error nothing is taken any more: what is on the disk is unknown then, and only
-/// recovery can tell.
+/// recovery can tell. The one exception is a lack of space ([`is_full`]): nothing is lost then, and the same call may be made again.
 #[derive(Debug)]
 pub struct Log<D: Disk> {
     pub(super) directory: DirectoryId,
@@ -46,6 +46,8 @@ pub struct Log<D: Disk> {
     pub(super) unsealed: bool,
     /// The last append that was taken.
     pub(super) taken: Option<AppendId>,
+    /// The append that was cut short because there was no space, and how many of its records were taken.
+    pub(super) cut_short: Option<(AppendId, usize)>,
     /// The last append of which all is written.
     pub(super) written: Option<AppendId>,
     /// The first error.
@@ -97,10 +99,11 @@ impl Fields {
 }
 
 impl<D: Disk> Log<D> {
-    /// Takes an append into the buffer. Writes and syncs when that is full, or a segment is.
+    /// Takes an append into the buffer. Writes and syncs when that is full, or a segment is. After a lack of space the same append must be
+    /// handed in again; what it came to is kept.
     ///
     /// # Errors
-    /// What the disk says; the log is then closed.
+    /// What the disk says; the log is then closed, unless [`is_full`].
     ///
     /// # Panics
     /// If an entry doesn't follow the group's entries, or is larger than a payload may be: the node has checked both.
@@ -111,7 +114,7 @@ impl<D: Disk> Log<D> {
     /// Writes what is in the buffer. Readers find it from now on.
     ///
     /// # Errors
-    /// What the disk says; the log is then closed.
+    /// What the disk says; the log is then closed, unless [`is_full`].
     pub fn flush(&mut self) -> io::Result<()> {
         self.guarded(|log| {
             if !log.buffer.is_empty() {
@@ -146,7 +149,7 @@ impl<D: Disk> Log<D> {
     /// batch couldn't be told from a torn write. The seal needs no sync: lost, it is only missing.
     ///
     /// # Errors
-    /// What the disk says; the log is then closed.
+    /// What the disk says; the log is then closed, unless [`is_full`].
     pub fn seal(&mut self) -> io::Result<()> {
         self.flush()?;
         self.sync()?;
@@ -165,12 +168,15 @@ impl<D: Disk> Log<D> {
         })
     }
 
-    /// Seals, and makes the seal durable: for an orderly end.
+    /// Seals, and makes the seal durable: for an orderly end. Without space for a seal, what is there is merely synced.
     ///
     /// # Errors
     /// What the disk says; the log is then closed.
     pub fn close(&mut self) -> io::Result<()> {
-        self.seal()?;
+        match self.seal() {
+            Err(error) if !is_full(&error) => return Err(error),
+            _ => {}
+        }
         self.guarded(Log::sync_file)
     }
 
@@ -213,14 +219,25 @@ impl<D: Disk> Log<D> {
             let text = format!("{}: {error}", self.segment.file());
             io::Error::new(error.kind(), text)
         });
-        if let Err(error) = &outcome {
+        if let Err(error) = &outcome
+            && !is_full(error)
+        {
             self.failed = Some(error.to_string());
         }
         outcome
     }
 
     fn append_records(&mut self, append: &Append) -> io::Result<()> {
-        for record in &append.records {
+        let taken = self.cut_short.take().filter(|&(id, _)| id == append.id);
+        let first = taken.map_or(0, |(_, taken)| taken);
+        for (number, record) in append.records.iter().enumerate().skip(first) {
+            // What this and `record` do before they fail for want of space is done again without harm.
+            self.cut_short = Some((append.id, number));
+            // The append as a whole is reported later; until then its first part is merely durable early.
+            if self.buffer.len() >= LOG_BATCH_BYTES_MAX {
+                self.write()?;
+                self.sync_file()?;
+            }
             match record {
                 Record::State { group, state } => {
                     self.tails.entry(*group).or_default().hard_state(state);
@@ -235,12 +252,8 @@ impl<D: Disk> Log<D> {
                     members,
                 } => self.begin_group(*group, *at, *chain, members)?,
             }
-            // The append as a whole is reported later; until then its first part is merely durable early.
-            if self.buffer.len() >= LOG_BATCH_BYTES_MAX {
-                self.write()?;
-                self.sync_file()?;
-            }
         }
+        self.cut_short = None;
         // Last, so that no record speaks of a commit before the entries that it is about: recovery takes what was committed
         // before a damaged place for certain.
         for &(group, commit) in &append.commits {
@@ -276,8 +289,9 @@ impl<D: Disk> Log<D> {
             "a fill takes the place of an entry that the group has"
         );
         let fields = Fields::entry(Kind::Fill, group, entry, chain);
-        tail.fill(fields.at, entry.kind, &entry.payload, chain);
         let lsn = self.put(&fields, &entry.payload)?;
+        let tail = self.tails.entry(group).or_default();
+        tail.fill(fields.at, entry.kind, &entry.payload, chain);
         self.entries.push(Placed {
             group,
             index: entry.index,
@@ -289,7 +303,8 @@ impl<D: Disk> Log<D> {
 
     /// The group's log begins anew, in the next segment: as long as the head of that isn't on the disk, the old log stands.
     fn begin_group(&mut self, group: GroupId, at: LogPosition, chain: u32, members: &Entry) -> io::Result<()> {
-        self.write()?;
+        // Before anything is changed, for there may be no space.
+        self.complete_next()?;
         let tail = self.tails.entry(group).or_default();
         tail.begin(at, chain, vec![members.clone()]);
         tail.committed(at.index);
@@ -374,8 +389,7 @@ impl<D: Disk> Log<D> {
     /// Goes on in the next segment. This one is synced first, so that no batch spans two and that the head of the next says
     /// where this one ends for good.
     fn next_segment(&mut self, anew: Option<GroupId>) -> io::Result<()> {
-        self.write()?;
-        self.sync_file()?;
+        self.complete_next()?;
         let (segment, file) = self.prewriter.take()?;
         assert_eq!(segment.base, self.segment.end(), "segments follow each other");
         let head = Head {
@@ -395,6 +409,13 @@ impl<D: Disk> Log<D> {
         self.encode(&Fields::of(Kind::Head, GroupId(0)), &payload::encode_head(&head));
         self.want_next();
         Ok(())
+    }
+
+    /// Ends what goes into this segment, and makes the next as far as it isn't there: what may find no space.
+    fn complete_next(&mut self) -> io::Result<()> {
+        self.write()?;
+        self.sync_file()?;
+        self.prewriter.complete()
     }
 
     /// Has the segment after this one made.
@@ -430,7 +451,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn sync_file(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
+        self.file.sync_data().map_err(of_sync)?;
         self.synced = Lsn(self.end.0 - self.buffer.len() as u64);
         self.unsynced = false;
         Ok(())

@@ -33,6 +33,8 @@ pub(super) struct Keeping {
     again_at: Option<Tick>,
     /// The place that was last reported as damaged, so that the log isn't filled with it.
     reported: Option<String>,
+    /// There is too little space on the disk to lead.
+    cramped: bool,
 }
 
 impl Keeping {
@@ -72,8 +74,17 @@ impl Node {
         // What was agreed on beyond the last entry that may go changes nothing.
         if index > told || (told_agreed < index && agreed > told_agreed) {
             self.keeping.trim_told = (index, agreed);
+            self.forget_unneeded();
             self.effects.push_back(Effect::Keep(KeepJob::Trim { index, agreed }));
         }
+    }
+
+    /// What isn't on the disk any more nobody can ask for; and what nobody reads any more and a checkpoint covers nobody needs, though the
+    /// segment that has it stays. Others may have removed it, and couldn't mend it.
+    fn forget_unneeded(&mut self) {
+        let covered = self.holdings.marks.first().map_or(LogIndex(0), |mark| mark.index);
+        let unread = self.state.trimmed().min(covered);
+        self.cluster.kept_from(self.now, self.holdings.first.max(unread.next()));
     }
 
     /// A follower needs a piece of a checkpoint of ours.
@@ -101,10 +112,10 @@ impl Node {
             }
             Kept::Unmade { index, why } => {
                 self.keeping.making = false;
-                self.event(
-                    Level::Warn,
-                    format!("no checkpoint could be made at entry {index}: {why}"),
-                );
+                // The log has begun anew behind it meanwhile: nobody needs it any more.
+                let is_void = index <= self.cluster.base().index;
+                let level = if is_void { Level::Debug } else { Level::Warn };
+                self.event(level, format!("no checkpoint could be made at entry {index}: {why}"));
             }
             Kept::Differs { index, live, made } => {
                 self.keeping.making = false;
@@ -123,12 +134,43 @@ impl Node {
                 }
             }
             Kept::Holdings(holdings) => {
-                self.cluster.kept_from(now, holdings.first);
                 self.holdings = holdings;
+                self.forget_unneeded();
             }
             Kept::Damaged { holes, what, .. } => self.damaged(&holes, what),
+            Kept::Space { free } => self.space(free),
             Kept::Said { level, text } => self.event(level, text),
         }
+    }
+
+    /// So much is free on the disk. A server whose disk is about to be full doesn't lead: its followers can go on without it, but not
+    /// under it.
+    fn space(&mut self, free: u64) {
+        let enough = self.config.log.segment_size.saturating_mul(2) + limits::DISK_MARGIN_BYTES;
+        let cramped = if self.keeping.cramped {
+            free < enough + limits::DISK_MARGIN_BYTES
+        } else {
+            free < enough
+        };
+        if cramped == self.keeping.cramped {
+            return;
+        }
+        self.keeping.cramped = cramped;
+        let mib = |bytes: u64| bytes >> 20;
+        if cramped {
+            let text = format!(
+                "the disk has {} MiB left, less than {}: this server leads no more until there is space",
+                mib(free),
+                mib(enough)
+            );
+            self.event(Level::Warn, text);
+        } else {
+            self.event(
+                Level::Info,
+                format!("the disk has {} MiB left: enough to lead", mib(free)),
+            );
+        }
+        self.cluster.set_room(self.now, !cramped);
     }
 
     /// What was asked of the reader can't be read now.

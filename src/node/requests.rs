@@ -59,6 +59,16 @@ impl Questions {
     pub fn deadline(&self) -> Option<Tick> {
         self.again_at
     }
+
+    /// The connection has said since what it wants of that room. What it wanted before must not come true later: a question that waits may
+    /// be answered behind one that was asked after it.
+    fn forget_subscribe(&mut self, conn: ConnId, room: RoomId) {
+        let is_other = |_: &_, (of, question): &mut (ConnId, Question)| {
+            *of != conn || !matches!(question, Question::Subscribe { room: wanted, .. } if *wanted == room)
+        };
+        self.asked.retain(is_other);
+        self.confirmed.retain(|key, waiting| is_other(&key.1, waiting));
+    }
 }
 
 impl Node {
@@ -136,6 +146,7 @@ impl Node {
             }
             Request::Subscribe { id, room, from, until } => {
                 let ends = until != Until::Forever;
+                self.questions.forget_subscribe(conn, room);
                 // A server that is behind doesn't know the newest rooms: that there is none is said only by one who can know.
                 if until == Until::Now || (!ends && self.state.room(room).is_none()) {
                     self.ask_fresh(conn, Question::Subscribe { id, room, from, ends });
@@ -143,7 +154,10 @@ impl Node {
                     self.subscribe(conn, id, room, from, ends, true);
                 }
             }
-            Request::Unsubscribe { room } => self.fanout.unsubscribe(conn, room),
+            Request::Unsubscribe { room } => {
+                self.questions.forget_subscribe(conn, room);
+                self.fanout.unsubscribe(conn, room);
+            }
             Request::Status { id } => {
                 let (row, servers) = (self.status_row(), self.addresses());
                 let cluster = self.config.name.clone();

@@ -31,6 +31,8 @@ pub struct Clients {
     table: HashMap<ConnId, Connection<TcpStream>>,
     census: Census,
     unread: Ready,
+    /// Left unread because others had used up the turn: first in the next.
+    waiting: Ready,
     unsent: Ready,
     /// Left unread because the node takes no more now; asked again when something else has happened.
     held: Ready,
@@ -41,8 +43,15 @@ enum Next {
     Request(Box<Request>),
     Incomplete,
     Held,
+    Later,
     Choked,
     Bad(String),
+}
+
+/// What may still be taken from all clients in a turn.
+struct Budget {
+    frames: usize,
+    questions: usize,
 }
 
 impl Source for Node {
@@ -63,6 +72,7 @@ impl Clients {
             table: HashMap::new(),
             census: Census::new(max),
             unread: Ready::default(),
+            waiting: Ready::default(),
             unsent: Ready::default(),
             held: Ready::default(),
         }
@@ -71,7 +81,7 @@ impl Clients {
     /// Whether there are bytes left to be read that the next turn must not wait for.
     #[must_use]
     pub fn has_unread(&self) -> bool {
-        !self.unread.is_empty()
+        !self.unread.is_empty() || !self.waiting.is_empty()
     }
 
     /// Whether there are bytes left to be sent that the next turn must not wait for.
@@ -139,20 +149,26 @@ impl Clients {
         while let Some(id) = self.held.pop() {
             self.unread.push(id);
         }
-        let mut frames = limits::CLIENT_FRAMES_PER_TURN;
-        for _ in 0..self.unread.len() {
-            if frames == 0 {
-                break;
+        let mut budget = Budget {
+            frames: limits::CLIENT_FRAMES_PER_TURN,
+            questions: limits::CLIENT_QUESTIONS_PER_TURN,
+        };
+        // Those whose turn it would have been go before those who had theirs.
+        let mut turn: Vec<ConnId> = std::iter::from_fn(|| self.waiting.pop()).collect();
+        turn.extend(std::iter::from_fn(|| self.unread.pop()));
+        for id in turn {
+            if budget.frames == 0 {
+                self.waiting.push(id);
+            } else {
+                self.read_one(id, &mut budget, node, scratch, context);
             }
-            let Some(id) = self.unread.pop() else { break };
-            self.read_one(id, &mut frames, node, scratch, context);
         }
     }
 
     fn read_one(
         &mut self,
         id: ConnId,
-        all: &mut usize,
+        all: &mut Budget,
         node: &mut Node,
         scratch: &mut [u8],
         context: &mut Context<'_>,
@@ -162,22 +178,28 @@ impl Clients {
         let Some(conn) = self.table.get_mut(&id) else { return };
         loop {
             let serving = matches!(conn.state, State::New | State::Open);
-            match if serving { next(conn, node) } else { Next::Incomplete } {
+            let may_ask = all.questions > 0;
+            match if serving {
+                next(conn, node, may_ask)
+            } else {
+                Next::Incomplete
+            } {
                 Next::Request(request) => {
                     if conn.state == State::New {
                         conn.state = State::Open;
                         context.timers.cancel(Alarm::Hello(id));
                     }
-                    frames -= 1;
-                    *all -= 1;
-                    questions -= usize::from(!matches!(*request, Request::Command(_)));
+                    let question = usize::from(!matches!(*request, Request::Command(_)));
+                    (frames, questions) = (frames - 1, questions - question);
+                    (all.frames, all.questions) = (all.frames - 1, all.questions - question);
                     node.step(context.now, Input::Client(id, *request));
-                    if frames == 0 || questions == 0 || *all == 0 {
+                    if frames == 0 || questions == 0 || all.frames == 0 {
                         return self.unread.push(id);
                     }
                     continue;
                 }
                 Next::Held => return self.held.push(id),
+                Next::Later => return self.waiting.push(id),
                 Next::Choked => {
                     conn.choked = true;
                     return;
@@ -296,22 +318,27 @@ impl Clients {
 }
 
 /// The next request of a connection, if it may be looked at now.
-fn next(conn: &mut Connection<TcpStream>, node: &Node) -> Next {
+fn next(conn: &mut Connection<TcpStream>, node: &Node, may_ask: bool) -> Next {
     if conn.input.is_empty() {
         return Next::Incomplete;
     }
     if conn.is_full() {
         return Next::Choked;
     }
-    match split(conn.input.pending(), limits::CLIENT_FRAME_BYTES_MAX) {
+    // Who hasn't said hello has no need for more, and costs no more.
+    let max = match conn.state {
+        State::New => limits::HELLO_BYTES_MAX,
+        _ => limits::CLIENT_FRAME_BYTES_MAX,
+    };
+    match split(conn.input.pending(), max) {
         Split::Incomplete => Next::Incomplete,
         Split::TooLong(n) => Next::Bad(format!(
-            "a frame of {n} bytes; the limit is {}; this port speaks SyncNet's native protocol",
-            limits::CLIENT_FRAME_BYTES_MAX
+            "a frame of {n} bytes; the limit is {max}; this port speaks SyncNet's native protocol"
         )),
         Split::Complete { body, consumed } => match decode_request(body) {
             // Only commands wait for room: whoever asks how the server is, or whether it lives, is answered.
             Ok(Request::Command(_)) if !node.accepts_commands(conn.id) => Next::Held,
+            Ok(request) if !may_ask && !matches!(request, Request::Command(_)) => Next::Later,
             Ok(request) => {
                 conn.input.consume(consumed);
                 Next::Request(Box::new(request))

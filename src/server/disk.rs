@@ -120,14 +120,23 @@ impl LogWorkers {
 
     /// The next answer. A thread that is gone without a word has failed too.
     pub fn answer(&mut self) -> Option<Told> {
-        let told = match self.workers.answers.try_recv() {
+        let mut next = self.workers.answers.try_recv();
+        while let Ok(Answer::Full { .. } | Answer::FullNoMore) = &next {
+            if let Ok(Answer::Full { what }) = &next {
+                log::error!("{what}: nothing new is acknowledged here until there is space; what there is can be read");
+            } else {
+                log::info!("the disk has space again: writing goes on");
+            }
+            next = self.workers.answers.try_recv();
+        }
+        let told = match next {
             Ok(Answer::Persisted(id)) => {
                 self.durable = id;
                 Told::Persisted(id)
             }
             Ok(Answer::Read(answer)) => Told::Read(answer),
             Ok(Answer::Failed { what }) => Told::Failed { what },
-            Err(_) => match self.keeper.answers.try_recv() {
+            Ok(Answer::Full { .. } | Answer::FullNoMore) | Err(_) => match self.keeper.answers.try_recv() {
                 Ok(Ok(kept)) => Told::Kept(kept),
                 Ok(Err(what)) => Told::Failed { what },
                 Err(_) if self.lost => Told::Failed {
@@ -153,7 +162,7 @@ impl LogWorkers {
         match wait.recv_timeout(limit) {
             Ok(answers) => answers.into_iter().find_map(|answer| match answer {
                 Answer::Failed { what } => Some(what),
-                Answer::Persisted(_) | Answer::Read(_) => None,
+                Answer::Persisted(_) | Answer::Read(_) | Answer::Full { .. } | Answer::FullNoMore => None,
             }),
             Err(_) => {
                 log::warn!("the disk is still busy; what it holds already is safe");

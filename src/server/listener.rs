@@ -138,11 +138,14 @@ impl Census {
 #[must_use]
 pub fn connections_max() -> usize {
     let wanted = (limits::CONNECTIONS_MAX + limits::DESCRIPTORS_RESERVED) as u64;
-    let descriptors = machine::raise_descriptors(wanted);
-    usize::try_from(descriptors)
-        .unwrap_or(usize::MAX)
+    let descriptors = usize::try_from(machine::raise_descriptors(wanted)).unwrap_or(usize::MAX);
+    let connections = descriptors
         .saturating_sub(limits::DESCRIPTORS_RESERVED)
-        .clamp(1, limits::CONNECTIONS_MAX)
+        .clamp(1, limits::CONNECTIONS_MAX);
+    if connections < limits::CONNECTIONS_FEW {
+        log::warn!("the limit of open files is {descriptors}: room for {connections} connections of clients only");
+    }
+    connections
 }
 
 #[cfg(test)]

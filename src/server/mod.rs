@@ -49,6 +49,8 @@ pub enum Failure {
     Taken(String),
     /// What the disk holds can't be trusted.
     Damaged(String),
+    /// There is no space on the disk.
+    Full(String),
     /// The disk, or another part of the machine, failed.
     Failed(String),
 }
@@ -61,7 +63,7 @@ impl Failure {
             Failure::Misconfigured(_) => 2,
             Failure::Taken(_) => 3,
             Failure::Damaged(_) => 5,
-            Failure::Failed(_) => 6,
+            Failure::Full(_) | Failure::Failed(_) => 6,
         }
     }
 
@@ -79,9 +81,11 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Misconfigured(text) | Failure::Taken(text) | Failure::Damaged(text) | Failure::Failed(text) => {
-                f.write_str(text)
-            }
+            Failure::Misconfigured(text)
+            | Failure::Taken(text)
+            | Failure::Damaged(text)
+            | Failure::Full(text)
+            | Failure::Failed(text) => f.write_str(text),
         }
     }
 }

@@ -181,14 +181,30 @@ impl Peers {
 
     /// Another server has connected.
     pub fn accept(&mut self, stream: TcpStream, address: SocketAddr, context: &mut Context<'_>) {
-        let shaking = self.links.values().filter(|link| link.server().is_none()).count();
-        if shaking >= limits::HANDSHAKES_MAX {
-            self.complaints
-                .warn(context.now.tick, "too many unfinished handshakes at the peer port");
-            return;
-        }
+        self.make_room(context);
         let Some(nonce) = nonce() else { return };
         self.add(stream, address, Phase::Shaking(None, Shake::answer(nonce)), context);
+    }
+
+    /// Gives up an unfinished handshake if there are as many as may be. Not the new one: strangers who connect and say nothing would keep
+    /// servers out. The oldest that has not said a proper hello, and only if all have, the oldest of them.
+    fn make_room(&mut self, context: &mut Context<'_>) {
+        let unfinished = |link: &&Link| link.server().is_none() && link.dialled().is_none();
+        if self.links.values().filter(unfinished).count() < limits::HANDSHAKES_MAX {
+            return;
+        }
+        let worth = |link: &Link| matches!(&link.phase, Phase::Shaking(_, shake) if shake.theirs().is_some());
+        let least = self
+            .links
+            .values()
+            .filter(unfinished)
+            .map(|link| (worth(link), link.id))
+            .min();
+        if let Some((_, id)) = least {
+            self.complaints
+                .warn(context.now.tick, "too many unfinished handshakes at the peer port");
+            self.drop_link(id, "others wait", context);
+        }
     }
 
     fn add(

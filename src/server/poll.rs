@@ -9,6 +9,7 @@ use mio::{Events, Poll, Token};
 
 use super::clients::Clients;
 use super::clock::Clock;
+use super::complaints::Complaints;
 use super::datagrams::{Datagrams, Heard};
 use super::disk::{LogWorkers, Told};
 use super::listener::{Accepted, Listener};
@@ -90,6 +91,7 @@ pub struct Server {
     pub(super) _data: DataDir,
     pub(super) scratch: Vec<u8>,
     stage: Stage,
+    complaints: Complaints,
     /// Why this directory's word doesn't count any more.
     renounced: Option<String>,
 }
@@ -159,6 +161,7 @@ impl Server {
             _data: parts.data,
             scratch: vec![0; SCRATCH_BYTES],
             stage: Stage::Running,
+            complaints: Complaints::default(),
             renounced: None,
         }
     }
@@ -373,8 +376,11 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        for door in [Door::Peer, Door::Client] {
-            for _ in 0..limits::ACCEPTS_PER_TURN {
+        for (door, budget) in [
+            (Door::Peer, limits::PEER_ACCEPTS_PER_TURN),
+            (Door::Client, limits::ACCEPTS_PER_TURN),
+        ] {
+            for _ in 0..budget {
                 let listener = match door {
                     Door::Peer => Some(&mut self.peer_door),
                     Door::Client => self.client_door.as_mut(),
@@ -390,7 +396,10 @@ impl Server {
                     },
                     Accepted::Exhausted(error) => {
                         listener.resting = true;
-                        log::error!("no connection can be accepted for now: {error}");
+                        self.complaints.warn(
+                            self.now.tick,
+                            &format!("no connection can be accepted for now: {error}"),
+                        );
                         self.timers
                             .set(Alarm::Accept(door), self.now.tick.after(limits::ACCEPT_REST));
                     }

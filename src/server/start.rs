@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 
@@ -18,19 +19,21 @@ use super::logging::Logging;
 use super::peers::{PeerAddress, Peers};
 use super::poll::{CLIENT_DOOR, DATAGRAMS, PEER_DOOR, Parts, SIGNALS, Server, WAKER};
 use super::resolve::{keep_looking, resolve};
-use super::signals::Signals;
+use super::signals::{Signals, Wish};
 use crate::config::{Config, ServerConfig};
 use crate::keep::open::Opened;
 use crate::keep::worker;
+use crate::limits;
 use crate::log::directory::{DataDir, DirError};
-use crate::log::disk::RealDisk;
+use crate::log::disk::{RealDisk, is_full};
 use crate::log::recovery::{OpenError, Options};
 use crate::log::worker::spawn;
 use crate::node::{Node, Setup};
 use crate::types::{GroupId, ServerId};
 
 impl Server {
-    /// Starts a server of the cluster; it listens when this returns. `renounced` says why its directory is to be set aside first.
+    /// Starts a server of the cluster; it listens when this returns. `renounced` says why its directory is to be set aside first. `None`
+    /// if it was asked to stop before it had the space that a start needs.
     ///
     /// # Errors
     /// Why it can't run here.
@@ -40,7 +43,7 @@ impl Server {
         data: &Path,
         renounced: Option<&str>,
         logging: Logging,
-    ) -> Result<Server, Failure> {
+    ) -> Result<Option<Server>, Failure> {
         let config = Arc::new(config);
         let own = config
             .server(me)
@@ -50,7 +53,7 @@ impl Server {
         let registry = poll.registry();
         let waker = Arc::new(Waker::new(registry, WAKER).map_err(system("the system can't wake the loop"))?);
         // Before anything that takes long, so that a stop is heard, and before the threads, so that they inherit nothing.
-        let signals = Signals::register(registry, SIGNALS).map_err(system("signals can't be caught"))?;
+        let mut signals = Signals::register(registry, SIGNALS).map_err(system("signals can't be caught"))?;
         let clients_max = connections_max();
 
         // Doors first: a second process with the same ports must not touch the data directory.
@@ -63,7 +66,23 @@ impl Server {
         let datagrams = Datagrams::open(route.clone(), config.secret.clone(), ids, registry, DATAGRAMS)
             .map_err(|error| datagram_failure(&route, &error))?;
 
-        let (dir, opened) = open_data(&config, me, data, renounced)?;
+        let mut renounced = renounced.map(ToOwned::to_owned);
+        let mut is_told = false;
+        let (dir, opened) = loop {
+            match open_data(&config, me, data, &mut renounced) {
+                Err(Failure::Full(what)) => {
+                    // Whoever starts it again and again would come no further.
+                    if !std::mem::replace(&mut is_told, true) {
+                        log::error!("{what}: the start waits until there is space");
+                    }
+                }
+                opened => break opened?,
+            }
+            std::thread::sleep(Duration::from_micros(limits::DISK_FULL_REST.0));
+            if signals.take().contains(&Wish::Stop) {
+                return Ok(None);
+            }
+        };
         report(&opened.report);
 
         let seed = getrandom::u64()
@@ -104,7 +123,7 @@ impl Server {
             dir.directory.0,
             dir.boot
         );
-        Ok(Server::new(Parts {
+        Ok(Some(Server::new(Parts {
             poll,
             clock,
             node,
@@ -123,7 +142,7 @@ impl Server {
                 .map(|s| (s.id, s.peer_port, s.heartbeat_port))
                 .collect(),
             data: dir,
-        }))
+        })))
     }
 }
 
@@ -132,22 +151,22 @@ fn open_data(
     config: &Config,
     me: ServerId,
     data: &Path,
-    renounced: Option<&str>,
+    why: &mut Option<String>,
 ) -> Result<(DataDir, Opened<RealDisk>), Failure> {
     let is_alone = config.servers.len() == 1;
-    let mut why = renounced.map(ToOwned::to_owned);
     loop {
-        if let Some(why) = why.take() {
-            let place = DataDir::set_aside(data, me, &why).map_err(dir_failure)?;
+        if let Some(reason) = why.clone() {
+            let place = DataDir::set_aside(data, me, &reason).map_err(dir_failure)?;
+            *why = None;
             log::error!(
-                "{why}; what there was is kept in {}; this server begins anew and is filled by the others, without a vote until then",
+                "{reason}; what there was is kept in {}; this server begins anew and is filled by the others, without a vote until then",
                 place.display()
             );
         }
         let mut dir = match DataDir::open(data, me) {
             Ok(dir) => dir,
             Err(error @ DirError::Damaged { .. }) if !is_alone => {
-                why = Some(error.to_string());
+                *why = Some(error.to_string());
                 continue;
             }
             Err(error) => return Err(dir_failure(error)),
@@ -172,7 +191,7 @@ fn open_data(
                 dir.log_reached(opened.log.end()).map_err(dir_failure)?;
                 return Ok((dir, opened));
             }
-            Err(error @ OpenError::Untrusted { .. }) if !is_alone => why = Some(error.to_string()),
+            Err(error @ OpenError::Untrusted { .. }) if !is_alone => *why = Some(error.to_string()),
             Err(error) => return Err(open_failure(data, &error)),
         }
     }
@@ -307,6 +326,7 @@ fn dir_failure(error: DirError) -> Failure {
         DirError::Taken { .. } | DirError::NotPermitted { .. } => Failure::Taken(text),
         DirError::OtherServer { .. } => Failure::Misconfigured(text),
         DirError::Damaged { .. } => Failure::Damaged(text),
+        DirError::Io { error, .. } if is_full(&error) => Failure::Full(text),
         DirError::Io { .. } => Failure::Failed(text),
     }
 }
@@ -315,6 +335,7 @@ fn open_failure(data: &Path, error: &OpenError) -> Failure {
     let text = format!("{error} (in {})", data.display());
     match error {
         OpenError::Untrusted { .. } | OpenError::Newer { .. } => Failure::Damaged(text),
+        OpenError::Io { error, .. } if is_full(error) => Failure::Full(text),
         OpenError::Io { .. } => Failure::Failed(text),
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod bulk;
+mod careful;
 pub mod checkpoint;
 pub mod client;
 pub mod command;
@@ -17,6 +18,8 @@ pub mod peer;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+use careful::Careful;
 
 /// Why bytes are not what they should be. Always the sender's fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,11 +76,15 @@ fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     assert!(result.is_ok(), "a value of our own can always be encoded: {result:?}");
 }
 
-/// The value that all of `bytes` is the form of. What a sequence claims to hold can't make it allocate more than `LIMIT` bytes.
-fn decode<'a, T: Deserialize<'a>, const LIMIT: usize>(bytes: &'a [u8], what: &'static str) -> Result<T, Error> {
+/// The value that all of `bytes` is the form of. It takes at most about `LIMIT` bytes, and what a sequence or text only claims to hold
+/// allocates nothing.
+pub(crate) fn decode<'a, T: Deserialize<'a>, const LIMIT: usize>(
+    bytes: &'a [u8],
+    what: &'static str,
+) -> Result<T, Error> {
     let config = bincode::config::standard().with_limit::<LIMIT>();
     match bincode::serde::borrow_decode_from_slice(bytes, config) {
-        Ok((value, used)) if used == bytes.len() => Ok(value),
+        Ok((Careful(value), used)) if used == bytes.len() => Ok(value),
         Ok((_, used)) => Err(Error::Malformed {
             what,
             why: format!("{} bytes too many", bytes.len() - used),

@@ -117,6 +117,21 @@ fn garbage_at_the_clients_port_is_answered_and_closed() {
 }
 
 #[test]
+fn who_has_not_said_hello_may_send_no_more_than_one() {
+    others_go_on(|cluster| {
+        let mut stream = connect(cluster.servers[0].client_port);
+        let announced = (limits::HELLO_BYTES_MAX as u32 + 1).to_le_bytes();
+        stream.write_all(&announced).expect("the server reads");
+        let limit = format!("the limit is {}", limits::HELLO_BYTES_MAX);
+        let told = answers(&until_closed(stream));
+        assert!(
+            matches!(&told[..], [Response::Fatal { text }] if text.contains(&limit)),
+            "{told:?}"
+        );
+    });
+}
+
+#[test]
 fn connections_that_end_or_stall_in_the_middle_cost_nothing() {
     others_go_on(|cluster| {
         let port = cluster.servers[0].client_port;
@@ -158,7 +173,7 @@ fn garbage_at_the_servers_ports_is_dropped() {
             let bytes = [&b"SYND\x01\x01"[..], &vec![n as u8; n * 3]].concat();
             for target in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(239, 255, 83, 78)] {
                 // A machine without a route for multicast refuses; unicast reaches one of them.
-                let _ = socket.send_to(&bytes[n % 7..], (target, cluster.multicast_port));
+                let _ = socket.send_to(&bytes[n % 7..], (target, cluster.multicast.port()));
             }
         }
     });

@@ -59,7 +59,7 @@ impl World {
         self.people[at].rng.pick(&rooms).cloned().unwrap_or(lobby)
     }
 
-    fn post(&mut self, at: usize) {
+    pub(super) fn post(&mut self, at: usize) {
         let (_, room) = self.some_room(at);
         let person = &mut self.people[at];
         person.messages += 1;

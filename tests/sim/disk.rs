@@ -1,9 +1,9 @@
-//! The simulated disk as one server sees it. Between the log and [`SimDisk`] stands nothing but the lie that one of the sabotage
-//! tests turns on: a sync that says it has synced, and hasn't.
+//! The simulated disk as one server sees it. Between the log and [`SimDisk`] stands nothing but a count of what has
+//! failed, and the lie that one of the sabotage tests turns on: a sync that says it has synced, and hasn't.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use syncnet::log::disk::{Disk, DiskFile};
 use syncnet::log::sim_disk::{SimDisk, SimFile};
@@ -12,12 +12,23 @@ use syncnet::log::sim_disk::{SimDisk, SimFile};
 pub struct ServerDisk {
     pub disk: SimDisk,
     pub lies: Arc<AtomicBool>,
+    /// Syncs that have failed, of files and folders.
+    pub failed: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 pub struct ServerFile {
     file: SimFile,
     pub lies: Arc<AtomicBool>,
+    failed: Arc<AtomicU64>,
+}
+
+/// Counts a sync that has failed.
+fn counted(failed: &AtomicU64, outcome: io::Result<()>) -> io::Result<()> {
+    if outcome.is_err() {
+        failed.fetch_add(1, Ordering::Relaxed);
+    }
+    outcome
 }
 
 impl ServerDisk {
@@ -31,9 +42,14 @@ impl ServerDisk {
         self.lies.store(true, Ordering::Relaxed);
     }
 
+    /// How many syncs have failed.
+    pub fn failed_syncs(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     fn file(&self, file: SimFile) -> ServerFile {
-        let lies = Arc::clone(&self.lies);
-        ServerFile { file, lies }
+        let (lies, failed) = (Arc::clone(&self.lies), Arc::clone(&self.failed));
+        ServerFile { file, lies, failed }
     }
 }
 
@@ -69,7 +85,11 @@ impl Disk for ServerDisk {
     }
 
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
-        self.disk.sync_dir(folder)
+        counted(&self.failed, self.disk.sync_dir(folder))
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        self.disk.free()
     }
 }
 
@@ -86,7 +106,7 @@ impl DiskFile for ServerFile {
         if self.lies.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.file.sync_data()
+        counted(&self.failed, self.file.sync_data())
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -7,10 +7,11 @@ use syncnet::types::{Span, Tick};
 
 use super::clock::RIGHT;
 use super::plan::{Fault, server_id, shown};
+use super::recipes::RECIPES_FROM;
 use super::world::{Happening, World};
 
 /// Draws of faults are not those of anything else.
-const FAULT_DRAWS: u64 = 0xFA17_5EED;
+pub(super) const FAULT_DRAWS: u64 = 0xFA17_5EED;
 
 /// A fault that came.
 #[derive(Clone, Debug)]
@@ -60,7 +61,7 @@ impl World {
         if !self.storm {
             return;
         }
-        let number = self.struck.len();
+        let number = self.struck.iter().filter(|struck| struck.number < RECIPES_FROM).count();
         if self.plan.faults_apart {
             self.fault_rng = Rng::new(mix(self.plan.seed ^ FAULT_DRAWS).wrapping_add(number as u64)).child();
         }
@@ -304,6 +305,7 @@ impl World {
     pub fn heal_all(&mut self) {
         self.storm = false;
         self.say(|| "all is healed from here on".to_string());
+        self.end_recipes();
         self.plan.loss = 0;
         // Slow readers read fast from here on, or they would need as long as they missed.
         self.plan.people.window = self.plan.people.window.max(1 << 17);

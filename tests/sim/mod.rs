@@ -3,9 +3,10 @@
 //!
 //! Reading order: `mixes` and `plan` (what a seed draws), `world` (time and what happens in it), `server` (a node driven as the poll loop
 //! drives it), `threads` (its log) and `clock`, `net` and `streams` (links, datagrams, connections), `people`, `acts` and `absences` (clients, and
-//! what they do), `faults` and `more_faults` (what goes wrong, and the way back), `oracle` and `ages` (what must hold), `run` (a seed from
-//! beginning to end), `counts` and `minimums` (what was seen, and what must have been), `sabotage` (crimes that the oracle must
-//! notice), `shrink` (a failure with the fewest faults), `script` (scenarios in text).
+//! what they do), `faults` and `more_faults` (what goes wrong, and the way back), `recipes` and `ambushes` (what goes wrong in a certain order,
+//! and at the worst moment), `oracle`, `ages`, `numbers`, `quorums` and `held` (what must hold), `run` (a seed from beginning to end), `counts`
+//! and `minimums` (what was seen, and what must have been), `sabotage` (crimes that the oracle must notice), `shrink` (a failure with the
+//! fewest faults), `script` (scenarios in text).
 //!
 //! The standard mix is three servers for a minute of virtual time with the default times, at least 500 things that people ask for, and a
 //! fault of any kind every five seconds; the swarm is everything else. Both are drawn from the seed alone:
@@ -25,6 +26,10 @@
 //! The code was broken by hand, one rule at a time, and 80 seeds of the standard mix were run (1 to 80; all hold when nothing is broken).
 //! The seed is the lowest of those that were listed first. Of those that weren't noticed, three were also tried with 30 seeds of the
 //! swarm, as the table says; the other tests were tried on none.
+//! What is broken in the log is noticed by `held` at the disk itself, before anything comes of it; the first needed `ambushes`, too.
+//!
+//! What is about members, holes, commits by counting, numbers and reads is noticed by `quorums` and `numbers`, which judge each step, and
+//! because `recipes` brings about the moments at which it matters; for these the lowest seed of all is given.
 //!
 //! | broken | where | noticed by |
 //! |---|---|---|
@@ -36,21 +41,21 @@
 //! | one segment too many is removed | `log::remove` | seed 3: a gap is told that isn't all gone |
 //! | a session forgets outcomes that aren't acknowledged | `chat::sessions` | seed 5: a person waits for ever |
 //! | pending items of a checkpoint are dropped | `keep::open` | seed 1: a panic, items out of order |
-//! | an entry of an older term is committed by counting | `cluster::append`, `advance_commit` | not within 80 seeds |
-//! | an entry voids nothing above it when a log is read | `log::tail`, `place` | not within 80 seeds |
-//! | what stands behind the last seal isn't written anew | `log::recovery`, `make_durable` | not within 80 seeds |
-//! | what was cut isn't zeroed | the same | not within 80 seeds |
-//! | the error of a sync is ignored | `log::writer`, `sync_file` | not within 80 seeds, nor 30 of the swarm |
-//! | a checkpoint's digest isn't compared | `keep::making` | not within 80 seeds |
-//! | a trim doesn't wait until a majority agrees | `keep::keeper` | not within 80 seeds |
-//! | a hole counts as held | `cluster::repair`, `durable` | not within 80 seeds, nor 30 of the swarm |
-//! | a server with holes stands | `cluster::election`, `may_stand` | not within 80 seeds |
-//! | the vote of a directory that isn't the member's counts | `cluster::replica`, `on_vote_answer` | not within 80 seeds |
-//! | the former directory counts while an admission waits | `cluster::roster`, `is_certain` | not within 80 seeds |
-//! | an admission counts before it is committed | `cluster::roster`, `in_force` and `is_certain` | not within 80 seeds |
-//! | a command with any number is applied | `chat::state::commands` | not within 80 seeds |
-//! | a read is answered without a round of a majority | `cluster::read`, `flush_questions` | not within 80 seeds; swarm seed 13: a read misses what was acknowledged |
-//! | items of trimmed entries are shown after a start | `keep::open` | not within 80 seeds |
+//! | an entry of an older term is committed by counting | `cluster::append`, `advance_commit` | seed 1: a leader counts an entry of another's term |
+//! | an entry voids nothing above it when a log is read | `log::tail`, `place` | seed 17: a log that makes no sense is found at a start |
+//! | what stands behind the last seal isn't written anew | `log::recovery`, `make_durable` | seed 23: what counts after a start isn't synced |
+//! | what was cut isn't zeroed | the same | seed 4: after a start a segment isn't empty behind its end |
+//! | the error of a sync is ignored | `log::writer`, `sync_file` | seed 1: a sync has failed, and the server goes on |
+//! | a checkpoint's digest isn't compared | `keep::making` | the sabotage of other states: no server says a word |
+//! | a trim doesn't wait until a majority agrees | `keep::keeper` | seed 9: entries are gone, and only their own server has said what they make |
+//! | a hole counts as held | `cluster::repair`, `durable` | seed 4: a server vouches for what it can't read |
+//! | a server with holes stands | `cluster::election`, `may_stand` | seed 4: a server stands that can't read an entry |
+//! | the vote of a directory that isn't the member's counts | `cluster::replica`, `on_vote_answer` | seed 5: a leader without a majority's votes |
+//! | the former directory counts while an admission waits | `cluster::roster`, `is_certain` | seed 5: a leader without a majority's votes |
+//! | an admission counts before it is committed | `cluster::roster`, `in_force` and `is_certain` | seed 2: a commit that a majority doesn't hold |
+//! | a command with any number is applied | `chat::state::commands` | seed 1: something is made of a number that isn't the next |
+//! | a read is answered without a round of a majority | `cluster::read`, `flush_questions` | seed 1: a read misses what was acknowledged |
+//! | items of trimmed entries are shown after a start | `keep::open` | seed 5: an item of a trimmed entry is read at a start |
 
 // Two test programs share this, and each uses a part.
 #![allow(dead_code)]
@@ -58,17 +63,22 @@
 pub mod absences;
 pub mod acts;
 pub mod ages;
+pub mod ambushes;
 pub mod clock;
 pub mod counts;
 pub mod disk;
 pub mod faults;
+pub mod held;
 pub mod minimums;
 pub mod mixes;
 pub mod more_faults;
 pub mod net;
+pub mod numbers;
 pub mod oracle;
 pub mod people;
 pub mod plan;
+pub mod quorums;
+pub mod recipes;
 pub mod run;
 pub mod sabotage;
 pub mod script;

@@ -12,6 +12,8 @@ use super::clock::RIGHT;
 use super::disk::ServerDisk;
 use super::faults::Healing;
 use super::plan::{Fault, server_id};
+use super::run::compare_logs;
+use super::server::SCRUB_WITHIN;
 use super::world::{Happening, World};
 
 /// Datagrams that are kept for the fault that repeats them.
@@ -64,7 +66,7 @@ impl World {
             }
             Fault::FlippedBit => self.flip_some_bit(at),
             Fault::LostDisk => self.lose_disk(at, span),
-            _ => {}
+            _ => self.strike_ambush(fault, at, span),
         }
     }
 
@@ -109,8 +111,36 @@ impl World {
 
     // --- What only repair can mend ----------------------------------------------------------------
 
+    /// Whether what a server had lost is there again: it runs and misses nothing, and a start would find everything. What was looked at
+    /// twice since it was damaged has nothing left that nobody has found.
+    fn is_whole_again(&mut self, at: usize) -> bool {
+        let server = &self.servers[at];
+        let since = self.now.since(server.damaged_at);
+        let well = |node: &syncnet::node::Node| !node.cluster().is_repairing();
+        since > SCRUB_WITHIN.times(2) && server.node().is_some_and(well) && compare_logs(self, at, false).is_ok()
+    }
+
+    /// Forgets damage that is mended, so that others may be damaged.
+    fn forget_mended(&mut self) {
+        for at in 0..self.servers.len() {
+            if self.servers[at].damaged && self.is_whole_again(at) {
+                self.say(|| format!("{} is whole again", server_id(at)));
+                self.counts.one("servers that were whole again");
+                self.servers[at].damaged = false;
+            }
+        }
+    }
+
+    /// What a server has lost a part of: the others are spared until it is whole again.
+    pub(super) fn damage(&mut self, at: usize) {
+        self.servers[at].damaged = true;
+        self.servers[at].damaged_at = self.now;
+        self.servers[at].held.unsure = true;
+    }
+
     /// Whether all servers but this one have on their disks all that is committed: only then nothing is lost with it.
-    fn others_hold_everything(&self, at: usize) -> bool {
+    pub(super) fn others_hold_everything(&mut self, at: usize) -> bool {
+        self.forget_mended();
         let all = self.oracle.entries().len() as u64;
         let holds = |server: &super::server::Server| {
             let durable = server.node().map(|node| node.cluster().durable().0);
@@ -141,7 +171,7 @@ impl World {
         if disk.flip_bit(&name, offset, bit) {
             self.say(|| format!("bit {bit} of byte {offset} of {name} at {} is flipped", server_id(at)));
             self.counts.one("bits flipped");
-            self.servers[at].damaged = true;
+            self.damage(at);
         }
     }
 
@@ -150,9 +180,14 @@ impl World {
         if !self.others_hold_everything(at) {
             return;
         }
+        let directory = DirectoryId(self.fault_rng().draw() | 1);
+        self.lose_disk_for(at, directory, span);
+    }
+
+    /// There is an empty one instead, for a new directory.
+    pub(super) fn lose_disk_for(&mut self, at: usize, directory: DirectoryId, span: Span) {
         self.counts.one("disks lost");
         self.kill(at);
-        let directory = DirectoryId(self.fault_rng().draw() | 1);
         let server = &mut self.servers[at];
         server.disk = ServerDisk::default();
         server.directory = directory;
@@ -160,8 +195,9 @@ impl World {
         server.hard = None;
         server.reached = Lsn(0);
         server.replaced = false;
-        server.damaged = true;
+        self.damage(at);
         self.oracle.begins_anew(at);
+        self.holds_nothing(at);
         self.later(span, Happening::Heal(Healing::Start(at)));
     }
 }

@@ -15,6 +15,7 @@ use syncnet::wire::peer::PeerMessage;
 
 use super::ages::Ages;
 use super::counts::Counts;
+use super::numbers::Numbers;
 use super::plan::server_id;
 
 /// An item of a room as the log has it.
@@ -66,6 +67,7 @@ pub struct Oracle {
     pub known_rooms: BTreeMap<String, RoomId>,
     in_flight_leader: Option<usize>,
     ages: Ages,
+    numbers: Numbers,
 }
 
 impl Oracle {
@@ -87,6 +89,7 @@ impl Oracle {
             known_rooms: BTreeMap::from([("lobby".to_string(), RoomId::LOBBY)]),
             in_flight_leader: None,
             ages: Ages::default(),
+            numbers: Numbers::default(),
         }
     }
 
@@ -98,6 +101,11 @@ impl Oracle {
     /// The committed entries.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The digest of the state that the entries up to this one make.
+    pub fn digest_at(&self, index: LogIndex) -> Option<u64> {
+        self.digests.get(index.0.checked_sub(1)? as usize).copied()
     }
 
     /// A server has recovered its log.
@@ -303,10 +311,13 @@ impl Oracle {
         self.lamport = stamp.lamport;
         self.count(&command, counts);
         let before = self.ages.before(&command, &self.model);
+        let concerns = Numbers::concerns(&command, &self.model);
         let applied = self.model.apply(entry.index, &stamp, &command);
         let made = !applied.items.is_empty();
         self.ages
             .after(&before, (&stamp, &command), &self.model, made, counts)?;
+        self.numbers
+            .applied((entry.index, &command), concerns, made, &self.model)?;
         let keyed = matches!(&command, Command::Post { dedup: Some(_), .. });
         for (room, position, seq) in applied.items {
             let said = said(&command);

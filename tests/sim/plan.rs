@@ -62,6 +62,18 @@ pub enum Fault {
     HangClient,
     FlippedBit,
     LostDisk,
+    RottenLog,
+    AdmissionCutOff,
+    FormerIsBack,
+    FormerVotes,
+    BrokenBurst,
+    LateLeader,
+    /// What `ambushes` has, and no plan draws.
+    Overruled,
+    Upstart,
+    TornBatch,
+    PowerAfterRestart,
+    SyncFailsTwice,
 }
 
 /// What the early swarm doesn't have.

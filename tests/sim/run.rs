@@ -148,6 +148,8 @@ fn live(world: &mut World) {
         Span(0)
     };
     world.later(peace, Happening::Fault);
+    world.plan_recipes();
+    world.plan_ambushes();
     let storm = world.plan.storm;
     if !world.run_for(Span(peace.0 + storm.0)) {
         return;
@@ -172,14 +174,15 @@ fn live(world: &mut World) {
         }
     }
     if world.servers.iter().any(|server| server.damaged) {
-        // What nobody has asked for is found by looking at everything, and mended.
-        world.run_for(Span(2 * SCRUB_WITHIN.0));
+        // What nobody has asked for is found by looking at everything, and mended: by the look that begins after this one, at the latest,
+        // and each takes a little longer than its rests.
+        world.run_for(Span(3 * SCRUB_WITHIN.0));
         if let Err(text) = world.settle(most) {
             return world.fail(format!("damage isn't mended: {text}"));
         }
     }
     for at in 0..world.servers.len() {
-        let result = compare_logs(world, at);
+        let result = compare_logs(world, at, world.servers[at].damaged);
         world.check(result);
     }
     let operations = world.counts.get("client operations");
@@ -196,13 +199,12 @@ fn live(world: &mut World) {
     world.counts.add("messages acknowledged", world.oracle.acks);
 }
 
-/// What a server has on its disk must be what was committed, all of it.
-fn compare_logs(world: &mut World, at: usize) -> Result<(), String> {
+/// What a server has on its disk must be what was committed, all of it; where it is spoilt, what a start would fetch may be missing.
+pub fn compare_logs(world: &mut World, at: usize, spoilt: bool) -> Result<(), String> {
     let disk = super::disk::ServerDisk {
         disk: world.servers[at].disk.disk.copy(),
         ..Default::default()
     };
-    let spoilt = world.servers[at].damaged;
     let opened = match open_log(world, at, disk) {
         // What can't be trusted at a start is set aside then; up to then the server has all that it needs.
         Err(OpenError::Untrusted { .. }) if spoilt => return Ok(()),
@@ -211,12 +213,17 @@ fn compare_logs(world: &mut World, at: usize) -> Result<(), String> {
     let commit = world.servers[at]
         .node()
         .map_or(LogIndex(0), |node| node.cluster().commit());
+    // What retention has given up may be damaged, and nobody mends it, though the segment that has it is still there.
+    let given_up = world.servers[at]
+        .node()
+        .map_or(LogIndex(0), |node| node.cluster().base().index);
+    let base = opened.recovered.base.index.max(given_up);
     let mut next = LogIndex(1);
     let mut reader = opened.reader;
     while next <= commit {
         let entries = read_entries(&mut reader, next, commit)?;
-        if entries.is_empty() && next <= opened.recovered.base.index {
-            next = opened.recovered.base.index.next();
+        if entries.is_empty() && next <= base {
+            next = next.next();
             continue;
         }
         if entries.is_empty() && spoilt && opened.recovered.holes.iter().any(|hole| hole.index == next) {

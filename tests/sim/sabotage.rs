@@ -3,6 +3,7 @@
 
 use syncnet::chat::command::Command;
 use syncnet::cluster::message::{AppendResult, Entry, EntryKind, Message, Refusal};
+use syncnet::keep::KeepJob;
 use syncnet::log::ReadAnswer;
 use syncnet::types::Lsn;
 use syncnet::wire::client::{Request, encode_request};
@@ -29,9 +30,11 @@ pub enum Sabotage {
     AlteredItems,
     /// A replica that reads its log anew forgets who opened a session.
     ForgottenSessions,
+    /// The live state is another than the log makes, as after a fault of the memory: its digest at a checkpoint is.
+    OtherStates,
 }
 
-pub const SABOTAGES: [Sabotage; 7] = [
+pub const SABOTAGES: [Sabotage; 8] = [
     Sabotage::LyingDisks,
     Sabotage::ForgedVotes,
     Sabotage::ForgedAppends,
@@ -39,6 +42,7 @@ pub const SABOTAGES: [Sabotage; 7] = [
     Sabotage::RestoredDisks,
     Sabotage::AlteredItems,
     Sabotage::ForgottenSessions,
+    Sabotage::OtherStates,
 ];
 
 impl Sabotage {
@@ -118,6 +122,14 @@ impl World {
         };
         PeerMessage::Cluster(forged)
     }
+}
+
+/// What the sabotage makes of what the housekeeper is asked for.
+pub fn misled(sabotage: Option<Sabotage>, mut job: KeepJob) -> KeepJob {
+    if let (Some(Sabotage::OtherStates), KeepJob::Make { digest, .. }) = (sabotage, &mut job) {
+        *digest ^= 1;
+    }
+    job
 }
 
 /// What the sabotage makes of what a log reader answers.

@@ -2,7 +2,8 @@
 //! takes none of it, except `wait`, and `expect`, which waits until it is so (1 s unless it says `within`).
 //!
 //! The world: `servers N`, `rings 2 0 1`, `election highest|lcr`, `leader preferred|sticky`, `routing forward|redirect`, before all else.
-//! Processes: `start|kill|power-cut|pause|resume|stop all` or server names; `hang-disk server1 2s`, `clock server1 -1h`.
+//! Processes: `start|kill|power-cut|pause|resume|stop all` or server names; `hang-disk server1 2s`,
+//! `fill-disk server1 5s` (nothing is left on it), `clock server1 -1h`.
 //! Network: `partition server1 | server2 server3`, `cut server1 server2`, `one-way server1 -> server2`, `reset server1 server2`,
 //! `multicast dead|works`, `heal`.
 //! People: `client ann server1 server2` (whom she knows, in that order; all if she isn't introduced), `create ann ops`,
@@ -18,8 +19,9 @@ use syncnet::config::{Config, Election, LeaderMode, Routing};
 use syncnet::types::{RingPosition, RoomId, Seq, Span, Tick};
 use syncnet::wire::client::{From, What};
 
+use super::faults::Healing;
 use super::plan::{Plan, server_id, shown};
-use super::world::World;
+use super::world::{Happening, World};
 
 /// How long an expectation waits if it doesn't say.
 const PATIENCE: Span = Span::from_ms(1_000);
@@ -185,6 +187,14 @@ impl Script {
                 let (at, time) = (self.server(name)?, span(time)?);
                 let world = self.world();
                 world.servers[at].disk_hangs_until = world.now.after(time);
+                Ok(())
+            }
+            ["fill-disk", name, time] => {
+                let (at, time) = (self.server(name)?, span(time)?);
+                let world = self.world();
+                let disk = &world.servers[at].disk.disk;
+                disk.set_space(Some(disk.used()));
+                world.later(time, Happening::Heal(Healing::Space(at)));
                 Ok(())
             }
             ["clock", name, skew] => {

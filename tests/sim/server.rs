@@ -18,8 +18,10 @@ use syncnet::types::{AppendId, Boot, ConnId, DirectoryId, GroupId, Level, LogInd
 use syncnet::wire::client::{Response, encode_response};
 use syncnet::wire::datagram::{Sealed, seal};
 
+use super::ambushes::Ambush;
 use super::clock::Clock;
 use super::disk::ServerDisk;
+use super::held::Held;
 use super::net::Bits;
 use super::plan::server_id;
 use super::threads::DiskStep;
@@ -76,6 +78,12 @@ pub struct Server {
     pub stopping: bool,
     /// Whether its disk has lost something that isn't mended yet.
     pub damaged: bool,
+    /// When that was.
+    pub damaged_at: Tick,
+    /// What its log must hold.
+    pub held: Held,
+    /// What waits for its log writer.
+    pub ambush: Option<Ambush>,
 }
 
 /// A running process.
@@ -125,6 +133,9 @@ impl Server {
             reached: Lsn(0),
             stopping: false,
             damaged: false,
+            damaged_at: Tick(0),
+            held: Held::default(),
+            ambush: None,
         }
     }
 
@@ -177,9 +188,11 @@ impl World {
         if self.servers[at].process.is_some() {
             return;
         }
-        let opened = match open_log(self, at, self.servers[at].disk.clone()) {
+        self.check_syncs(at, false, false);
+        let mut opened = match open_log(self, at, self.servers[at].disk.clone()) {
             Ok(opened) => opened,
             Err(OpenError::Io { .. }) => {
+                self.check_syncs(at, false, true);
                 // The disk failed once more; whoever watches over the server starts it again.
                 self.counts.one("failed disks");
                 return self.later(Span::from_ms(300), Happening::Start { server: at });
@@ -203,6 +216,8 @@ impl World {
         if opened.report.rewritten_bytes > 0 {
             self.counts.one("ends written anew");
         }
+        self.check_syncs(at, true, true);
+        self.check_opened(at, &mut opened);
         let recovered = opened.recovered;
         if !recovered.holes.is_empty() {
             self.counts.add("holes found at a start", recovered.holes.len() as u64);
@@ -210,6 +225,7 @@ impl World {
         let result = self.oracle.restarted(at, &recovered);
         self.check(result);
         let config = Arc::clone(self.servers[at].config.as_ref().unwrap_or(&self.plan.config));
+        self.quorums.started(at, self.servers[at].directory, &recovered);
         let server = &mut self.servers[at];
         server.reached = opened.log.end();
         server.life += 1;
@@ -281,6 +297,7 @@ impl World {
         self.counts.one("directories set aside");
         self.say(|| format!("{} begins anew: {why}", server_id(at)));
         self.oracle.begins_anew(at);
+        self.holds_nothing(at);
         let server = &mut self.servers[at];
         server.disk.renew();
         server.directory = DirectoryId(server.rng.draw() | 1);
@@ -325,6 +342,7 @@ impl World {
         self.servers[at].powered = false;
         let mut rng = self.rng.child();
         self.servers[at].disk.disk.power_cut(&mut rng);
+        self.servers[at].held.lossy = true;
         self.restore_backup(at);
     }
 
@@ -434,6 +452,8 @@ impl World {
     pub fn step(&mut self, at: usize, input: Input) {
         let now = self.servers[at].now(self.now);
         self.trace_input(at, &input);
+        let result = self.quorums.hears(at, &input);
+        self.check(result);
         let Some(process) = &mut self.servers[at].process else {
             return;
         };
@@ -470,11 +490,19 @@ impl World {
             Effect::Index(items) => self.reader_job(at, ReaderJob::Index(items)),
             Effect::Read(request) => self.reader_job(at, ReaderJob::Read(request)),
             Effect::Peer(to, message) => {
+                self.watch_votes(at, to, &message);
                 let result = self.oracle.sends(at, to, &message);
                 self.check(result);
-                self.send_to_peer(at, to, &message);
+                if let Some(process) = &self.servers[at].process {
+                    let result = self.quorums.says(at, to, &message, process.node.cluster());
+                    self.check(result);
+                }
+                if !self.loses(at, to, &message) {
+                    self.send_to_peer(at, to, &message);
+                }
             }
             Effect::Datagram(datagram) => {
+                self.servers[at].held.says(&datagram);
                 let Some(process) = &mut self.servers[at].process else {
                     return;
                 };
@@ -567,7 +595,8 @@ impl World {
         let result = self
             .oracle
             .observe(at, &process.node, in_flight, &mut self.counts, &mut older);
-        self.check(result);
+        let counted = self.quorums.observe(at, process.node.cluster(), &mut self.counts);
+        self.check(result.and(counted));
     }
 
     /// How far the server has applied; 0 if it doesn't run.

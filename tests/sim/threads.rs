@@ -6,12 +6,13 @@ use syncnet::keep::keeper::Step;
 use syncnet::keep::{KeepJob, Kept};
 use syncnet::limits;
 use syncnet::log::Append;
+use syncnet::log::disk::is_full;
 use syncnet::log::worker::ReaderJob;
 use syncnet::node::Input;
 use syncnet::types::{Span, Tick};
 
 use super::plan::server_id;
-use super::sabotage::altered;
+use super::sabotage::{altered, misled};
 use super::server::Arrival;
 use super::world::{Happening, World};
 
@@ -40,14 +41,25 @@ fn append_bytes(append: &Append) -> usize {
 impl World {
     /// The node wants something written.
     pub fn write(&mut self, at: usize, append: Append) {
-        let Some(process) = &mut self.servers[at].process else {
+        let server = &mut self.servers[at];
+        if server.process.is_none() {
             return;
-        };
+        }
+        server.held.wants(&append);
+        self.takes_office(at, &append);
+        if self.servers[at].process.is_none() {
+            return;
+        }
         let fills = append
             .records
             .iter()
             .filter(|record| matches!(record, Record::Fill { .. }));
         self.counts.add("repairs", fills.count() as u64);
+        self.quorums.writes(at, &append);
+        self.watch_admission(at, &append);
+        let Some(process) = &mut self.servers[at].process else {
+            return;
+        };
         process.appends.push_back(append);
         let waiting = process.appends.len();
         let bytes: usize = process.appends.iter().map(append_bytes).sum();
@@ -84,7 +96,8 @@ impl World {
             return;
         }
         let Some(process) = &mut server.process else { return };
-        let mut next = None;
+        let (mut next, mut synced) = (None, None);
+        let mut waits = false;
         let outcome = match step {
             DiskStep::Write => {
                 // All that waits, as one write and one sync.
@@ -94,23 +107,51 @@ impl World {
                     && let Some(append) = process.appends.pop_front()
                 {
                     outcome = process.log.append(&append);
+                    if outcome.as_ref().is_err_and(is_full) {
+                        process.appends.push_front(append);
+                    }
                 }
                 let delay = self.plan.sync.draw(&mut server.rng);
                 next = Some((delay, DiskStep::Sync));
-                outcome.and_then(|()| process.log.flush())
+                match outcome.and_then(|()| process.log.flush()) {
+                    Err(error) if is_full(&error) => {
+                        self.counts.one("writes that waited for space");
+                        waits = true;
+                        next = Some((limits::DISK_FULL_REST, DiskStep::Write));
+                        // What came before can be acknowledged.
+                        process.log.flush().and_then(|()| process.log.sync()).map_or_else(
+                            |error| if is_full(&error) { Ok(()) } else { Err(error) },
+                            |persisted| {
+                                synced = persisted;
+                                if let Some(id) = persisted.filter(|&id| id > process.persisted) {
+                                    process.persisted = id;
+                                    self.quorums.synced(at, id);
+                                    server.inbox.push_back(Arrival::Input(Input::Persisted(id)));
+                                }
+                                Ok(())
+                            },
+                        )
+                    }
+                    other => other,
+                }
             }
             DiskStep::Sync => process.log.sync().map(|persisted| {
                 process.writing = false;
                 process.writes += 1;
                 next = Some((limits::SEAL_AFTER, DiskStep::Seal(process.writes)));
+                synced = persisted;
                 if let Some(id) = persisted.filter(|&id| id > process.persisted) {
                     process.persisted = id;
+                    self.quorums.synced(at, id);
                     server.inbox.push_back(Arrival::Input(Input::Persisted(id)));
                 }
             }),
             DiskStep::Seal(writes) => {
                 if process.writes == writes && !process.writing && process.log.wants_seal() {
-                    process.log.seal()
+                    match process.log.seal() {
+                        Err(error) if is_full(&error) => Ok(()),
+                        other => other,
+                    }
                 } else {
                     Ok(())
                 }
@@ -124,19 +165,32 @@ impl World {
                     self.plan.prewrite
                 };
                 next = Some((rest, DiskStep::Prewrite));
-                // It tries again; the writer itself fails if it comes to that.
+                // It tries again; the writer itself waits or fails if it comes to that.
                 if failed {
                     self.counts.one("segments that couldn't be made ahead");
                 }
-                Ok(())
+                // The housekeeper's look at the free space is as frequent; the node learns of it with whatever wakes it next.
+                let looked = process.keeper.look_at_space();
+                while let Some(kept) = process.keeper.answer() {
+                    server.inbox.push_back(Arrival::Input(Input::Kept(kept)));
+                }
+                looked
             }
         };
+        self.check_syncs(at, outcome.is_ok(), step != DiskStep::Prewrite);
         if let Err(error) = outcome {
             self.say(|| format!("the disk of {} failed: {error}", server_id(at)));
             self.counts.one("failed disks");
             self.end_process(at, true);
+            self.forget_unwritten(at);
             let after = Span(self.rng.between(100_000, 1_500_000));
             return self.later(after, Happening::Start { server: at });
+        }
+        if step == DiskStep::Write || synced.is_some() {
+            self.check_written(at, synced);
+        }
+        if self.springs(at, step) {
+            return;
         }
         if let Some((delay, step)) = next {
             let delay = if step == DiskStep::Sync {
@@ -148,6 +202,8 @@ impl World {
         }
         if step == DiskStep::Sync {
             self.begin_write(at);
+        }
+        if step == DiskStep::Sync || waits {
             self.wake_server(at);
         }
     }
@@ -157,7 +213,7 @@ impl World {
         let Some(process) = &mut self.servers[at].process else {
             return;
         };
-        process.keeper.take(job);
+        process.keeper.take(misled(self.sabotage, job));
         self.keep_soon(at);
     }
 
@@ -190,14 +246,18 @@ impl World {
         }
         process.keep_at = None;
         let step = process.keeper.step();
-        let mut told = false;
+        let (mut told, mut firsts, mut made) = (false, Vec::new(), Vec::new());
         while let Some(kept) = process.keeper.answer() {
             match &kept {
-                Kept::Made { .. } => self.counts.one("checkpoints made"),
+                Kept::Made { id } => {
+                    self.counts.one("checkpoints made");
+                    made.push(*id);
+                }
                 Kept::Installed { .. } => self.counts.one("checkpoint transfers"),
                 Kept::Holdings(holdings) => {
-                    self.counts
-                        .add("segments deleted", u64::from(holdings.first > server.first_kept));
+                    let gone = holdings.first > server.first_kept;
+                    self.counts.add("segments deleted", u64::from(gone));
+                    firsts.extend(gone.then_some(holdings.first));
                     server.first_kept = holdings.first;
                 }
                 Kept::Damaged { .. } => self.counts.one("damage found by housekeeping"),
@@ -206,6 +266,9 @@ impl World {
             told = true;
             server.inbox.push_back(Arrival::Input(Input::Kept(kept)));
         }
+        self.check_syncs(at, step.is_ok(), true);
+        made.iter().for_each(|id| self.check_made(at, id));
+        firsts.into_iter().for_each(|first| self.check_kept(at, first));
         match step {
             Ok(Step::More) => self.keep_soon(at),
             Ok(Step::Rest(span)) => self.keep_at(at, self.now.after(span)),
@@ -261,13 +324,18 @@ impl World {
         match process.jobs.pop_front() {
             Some(ReaderJob::Index(items)) => process.reader.index(&items),
             Some(ReaderJob::Seed(rooms)) => process.reader.seed(rooms, &[]),
-            Some(ReaderJob::Trim(index)) => process.reader.trim(index),
+            Some(ReaderJob::Trim(index)) => {
+                process.reader.trim(index);
+                server.held.trimmed(index);
+            }
             Some(ReaderJob::Read(request)) => match process.reader.read(&request) {
                 Ok(answer) => {
+                    let shown = server.held.shows(&answer);
                     let answer = altered(self.sabotage, answer);
                     server.inbox.push_back(Arrival::Input(Input::Read(answer)));
                     self.counts.one("reads from the log");
                     self.wake_server(at);
+                    self.check(shown.map_err(|text| format!("{} reads: {text}", server_id(at))));
                 }
                 Err(error) => self.fail(format!("{} can't read its log: {error}", server_id(at))),
             },

@@ -14,6 +14,8 @@ use super::net::{Bits, Net};
 use super::oracle::Oracle;
 use super::people::{Conn, Person};
 use super::plan::{Plan, shown};
+use super::quorums::Quorums;
+use super::recipes::{Recipes, Step};
 use super::sabotage::Sabotage;
 use super::server::Server;
 use super::threads::DiskStep;
@@ -60,8 +62,14 @@ pub enum Happening {
     Act { person: usize },
     /// The next fault comes.
     Fault,
+    /// The moment of an ambush comes.
+    Ambush(usize),
+    /// The power of a server goes, if faults still come.
+    PowerCut { server: usize },
     /// A fault ends.
     Heal(Healing),
+    /// A recipe goes on.
+    Recipe(Step),
 }
 
 /// What is going to happen, the earliest first, and what comes at the same moment in the order in which it was planned. Only the
@@ -107,6 +115,7 @@ pub struct World {
     pub conns: BTreeMap<u64, Conn>,
     pub conns_made: u64,
     pub oracle: Oracle,
+    pub quorums: Quorums,
     pub counts: Counts,
     pub sabotage: Option<Sabotage>,
     /// For the sabotage of restored disks: each server's disk, and where its log ended.
@@ -126,6 +135,7 @@ pub struct World {
     pub other_configs: bool,
     /// For the next fault, if the plan has each draw from a generator of its own.
     pub fault_rng: Rng,
+    pub recipes: Recipes,
     /// The faults so far, also those that were left out.
     pub struck: Vec<Struck>,
     /// The numbers of the faults that strike, if not all do.
@@ -149,6 +159,7 @@ impl World {
             conns: BTreeMap::new(),
             conns_made: 0,
             oracle: Oracle::new(count),
+            quorums: Quorums::new(count),
             counts: Counts::default(),
             sabotage: None,
             backups: Vec::new(),
@@ -161,6 +172,7 @@ impl World {
             frozen_people: Vec::new(),
             other_configs: false,
             fault_rng: Rng::new(0),
+            recipes: Recipes::new(plan.seed),
             struck: Vec::new(),
             only: None,
             failure: None,
@@ -233,7 +245,11 @@ impl World {
             Happening::Wake { person, incarnation } => self.wake_person(person, incarnation),
             Happening::Act { person } => self.act(person),
             Happening::Fault => self.next_fault(),
+            Happening::Ambush(number) => self.next_ambush(number),
+            Happening::PowerCut { server } if self.storm => self.power_cut(server),
+            Happening::PowerCut { .. } => {}
             Happening::Heal(healing) => self.heal(&healing),
+            Happening::Recipe(step) => self.recipe_step(step),
         }
     }
 

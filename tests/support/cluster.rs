@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// Where test ports are looked for: below the range from which the system gives ports to connections. One of those could be taken by
 /// any client between the moment it was found free and the moment a server binds it, also while that server is being restarted.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// The secret of clusters that have one, in hex.
+pub const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 /// A port that is free, and that no other test of this process has.
 fn port(is_free: impl Fn(u16) -> bool) -> u16 {
@@ -51,16 +54,54 @@ pub struct Server {
     pub peer_port: u16,
     /// Without multicast.
     pub heartbeat_port: u16,
+    host: Host,
     child: Option<Child>,
+}
+
+/// Where a server runs.
+#[derive(Clone)]
+pub struct Host {
+    /// By which others reach it.
+    pub address: String,
+    /// The network namespace in which it runs; this process's own if there is none.
+    pub namespace: Option<String>,
+}
+
+impl Host {
+    /// This machine, for programs of this machine only.
+    pub fn here() -> Host {
+        Host {
+            address: "127.0.0.1".to_string(),
+            namespace: None,
+        }
+    }
+
+    /// The command that runs a program there: the process is the program's own.
+    fn command(&self, program: &str) -> Command {
+        let Some(namespace) = &self.namespace else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{namespace}"))
+            .arg("--")
+            .arg(program);
+        command
+    }
 }
 
 /// A cluster in a directory of its own. Its processes end with it.
 pub struct Cluster {
     dir: TempDir,
+    descriptors: Option<u32>,
+    /// Where clients run.
+    clients: Host,
     /// In the order of the ring; the last one is preferred as leader.
     pub servers: Vec<Server>,
-    /// The port of the multicast group.
-    pub multicast_port: u16,
+    /// The multicast group.
+    pub multicast: SocketAddrV4,
+    /// Where the data directories are, each in a folder of its server's name, if not in the directory of the cluster.
+    pub disks: Option<PathBuf>,
 }
 
 /// How a cluster differs from the usual.
@@ -74,37 +115,56 @@ pub struct Options {
     pub secret: bool,
     /// One server instead of three.
     pub alone: bool,
+    /// Descriptors that each server may have open.
+    pub descriptors: Option<u32>,
+    /// With timing so slow that nobody is suspected because the machine is busy.
+    pub calm: bool,
 }
 
 impl Cluster {
     /// Writes the configuration of a cluster of three (or of one), and starts nothing.
     pub fn configured(options: Options) -> Cluster {
-        let dir = TempDir::with_prefix("syncnet-test-").expect("a temporary directory");
-        let mut toml = format!("[cluster]\nname = \"test\"\n{}\n", options.cluster);
+        let hosts = vec![Host::here(); if options.alone { 1 } else { 3 }];
+        Cluster::configured_on(options, &hosts, Host::here(), &std::env::temp_dir())
+    }
+
+    /// Writes the configuration of a cluster with a server on each of the hosts, in a new directory below one, and starts nothing.
+    pub fn configured_on(options: Options, hosts: &[Host], clients: Host, below: &Path) -> Cluster {
+        let dir = TempDir::with_prefix_in("syncnet-test-", below).expect("a temporary directory");
+        let mut toml = "[cluster]\nname = \"test\"\n".to_string();
         if options.secret {
             use std::os::unix::fs::PermissionsExt;
             let file = dir.path().join("cluster.secret");
-            fs::write(&file, "00112233445566778899aabbccddeeff".repeat(2)).expect("a writable directory");
+            fs::write(&file, SECRET).expect("a writable directory");
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a file of ours");
             toml += "secret_file = \"cluster.secret\"\n";
         }
-        let multicast_port = udp_port();
+        // It may go on with other tables.
+        toml += options.cluster;
+        toml.push('\n');
+        if options.calm {
+            toml += "[timing]\nheartbeat_interval = \"200ms\"\nfailure_timeout = \"20s\"\nelection_timeout = \"5s\"\n\
+                     connect_timeout = \"600s\"\n";
+        }
+        let multicast = SocketAddrV4::new(Ipv4Addr::new(239, 255, 83, 78), udp_port());
         if !options.unicast {
-            toml += &format!("[heartbeat]\nmulticast = \"239.255.83.78:{multicast_port}\"\n");
+            toml += &format!("[heartbeat]\nmulticast = \"{multicast}\"\n");
         }
         let mut servers = Vec::new();
-        for n in 0..if options.alone { 1 } else { 3 } {
+        for (n, host) in hosts.iter().enumerate() {
             let server = Server {
                 id: format!("server{}", n + 1),
                 client_port: tcp_port(),
                 peer_port: tcp_port(),
                 heartbeat_port: udp_port(),
+                host: host.clone(),
                 child: None,
             };
             toml += &format!(
-                "[[server]]\nid = \"{}\"\nring_position = {n}\nhost = \"127.0.0.1\"\nclient_port = {}\nhttp_port = {}\n\
+                "[[server]]\nid = \"{}\"\nring_position = {n}\nhost = \"{}\"\nclient_port = {}\nhttp_port = {}\n\
                  heartbeat_port = {}\npeer_port = {}\n",
                 server.id,
+                server.host.address,
                 server.client_port,
                 tcp_port(),
                 server.heartbeat_port,
@@ -115,8 +175,11 @@ impl Cluster {
         fs::write(dir.path().join("cluster.toml"), toml).expect("a writable directory");
         Cluster {
             dir,
+            descriptors: options.descriptors,
+            clients,
             servers,
-            multicast_port,
+            multicast,
+            disks: None,
         }
     }
 
@@ -138,23 +201,55 @@ impl Cluster {
         found.unwrap_or_else(|| panic!("no server {id}"))
     }
 
+    /// The data directory of a server, from the directory of the cluster.
+    pub fn data_dir(&self, id: &str) -> PathBuf {
+        match &self.disks {
+            None => PathBuf::from(id),
+            Some(disks) => disks.join(id).join("data"),
+        }
+    }
+
     /// The command that runs a server.
     pub fn server_command(&self, id: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_syncnetd"));
+        let host = &self.servers[self.index(id)].host;
+        let program = env!("CARGO_BIN_EXE_syncnetd");
+        let mut command = match self.descriptors {
+            None => host.command(program),
+            Some(descriptors) => {
+                let mut command = host.command("sh");
+                let line = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+                command.args(["-c", &line, program]);
+                command
+            }
+        };
         command
             .current_dir(self.dir.path())
-            .args(["--config", "cluster.toml", "--server-id", id, "--data-dir", id]);
+            .args(["--config", "cluster.toml", "--server-id", id, "--data-dir"])
+            .arg(self.data_dir(id));
         command
     }
 
     /// Starts a server; its log goes on in the same file.
     pub fn launch(&mut self, id: &str) {
+        let command = self.server_command(id);
+        self.launch_as(id, command);
+    }
+
+    /// Starts a server by another program, which must become it: the words that stand before its own.
+    pub fn launch_under(&mut self, id: &str, program: &[&str]) {
+        let server = self.server_command(id);
+        let mut command = Command::new(program[0]);
+        command.current_dir(self.dir.path()).args(&program[1..]);
+        command.arg(server.get_program()).args(server.get_args());
+        self.launch_as(id, command);
+    }
+
+    fn launch_as(&mut self, id: &str, mut command: Command) {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path(&format!("{id}.log")));
         let log = log.expect("a writable directory");
-        let mut command = self.server_command(id);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let at = self.index(id);
         assert!(self.servers[at].child.is_none(), "{id} runs already");
@@ -180,11 +275,63 @@ impl Cluster {
         child.wait().expect("a child of ours");
     }
 
+    /// The process of a server.
+    pub fn process(&self, id: &str) -> Pid {
+        let child = self.servers[self.index(id)].child.as_ref();
+        Pid::from_child(child.unwrap_or_else(|| panic!("{id} doesn't run")))
+    }
+
+    /// Resident memory of a server, in bytes.
+    pub fn memory(&self, id: &str) -> u64 {
+        let file = format!("/proc/{}/status", self.process(id).as_raw_nonzero());
+        let status = fs::read_to_string(file).expect("a process of ours");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line
+            .and_then(|line| line.split_whitespace().next())
+            .and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("the system tells it") * 1024
+    }
+
+    /// How many descriptors a server has open.
+    pub fn descriptors(&self, id: &str) -> usize {
+        let folder = format!("/proc/{}/fd", self.process(id).as_raw_nonzero());
+        fs::read_dir(folder).expect("a process of ours").count()
+    }
+
+    /// What a server has logged.
+    pub fn log(&self, id: &str) -> String {
+        fs::read_to_string(self.path(&format!("{id}.log"))).unwrap_or_default()
+    }
+
+    /// Ends all servers that run without any notice.
+    pub fn kill_all(&mut self) {
+        for server in &mut self.servers {
+            if let Some(mut child) = server.child.take() {
+                // Also ends one that was stopped with SIGSTOP.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+
+    /// How a server has ended without being asked; `None` if it runs, or doesn't any more.
+    pub fn ended(&mut self, id: &str) -> Option<ExitStatus> {
+        let at = self.index(id);
+        let status = self.servers[at].child.as_mut()?.try_wait().expect("a child of ours");
+        if status.is_some() {
+            self.servers[at].child = None;
+        }
+        status
+    }
+
     /// Sends a signal to a server.
     pub fn signal(&self, id: &str, signal: Signal) {
-        let child = self.servers[self.index(id)].child.as_ref();
-        let child = child.unwrap_or_else(|| panic!("{id} doesn't run"));
-        kill_process(Pid::from_child(child), signal).expect("a child of ours");
+        kill_process(self.process(id), signal).expect("a child of ours");
+    }
+
+    /// The process of a server, if it runs.
+    pub fn pid(&self, id: &str) -> Option<Pid> {
+        self.servers[self.index(id)].child.as_ref().map(Pid::from_child)
     }
 
     /// Asks a server to stop, and waits until it has: how, and how long it took.
@@ -206,7 +353,8 @@ impl Cluster {
 
     /// `host:port` of a server's clients.
     pub fn address(&self, id: &str) -> String {
-        format!("127.0.0.1:{}", self.servers[self.index(id)].client_port)
+        let server = &self.servers[self.index(id)];
+        format!("{}:{}", server.host.address, server.client_port)
     }
 
     /// A client program that knows all servers, with a home of its own.
@@ -219,7 +367,7 @@ impl Cluster {
 
     /// A client program that knows no server.
     pub fn bare_command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(match program {
+        let mut command = self.clients.command(match program {
             "syncnet" => env!("CARGO_BIN_EXE_syncnet"),
             "syncnetctl" => env!("CARGO_BIN_EXE_syncnetctl"),
             "syncnetd" => env!("CARGO_BIN_EXE_syncnetd"),
@@ -296,13 +444,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for server in &mut self.servers {
-            if let Some(mut child) = server.child.take() {
-                // Also ends one that was stopped with SIGSTOP.
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-        }
+        self.kill_all();
         if std::thread::panicking() {
             for server in &self.servers {
                 let log = fs::read_to_string(self.path(&format!("{}.log", server.id))).unwrap_or_default();

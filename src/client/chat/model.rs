@@ -249,6 +249,7 @@ impl Model {
             Event::Elsewhere { leader } => self.note(&crate::client::programs::elsewhere(&leader)),
             Event::QuorumBack => {
                 self.quorum = true;
+                self.failures.clear();
                 self.note("the quorum is back");
             }
             Event::Leader(leader) => {

@@ -142,7 +142,9 @@ fn alone_with_a_hole_nothing_is_pretended() {
     world.run_ms(10_000);
     assert_eq!(world.leader(), None);
     assert_eq!(world.cluster(id(1)).durable(), LogIndex(8));
-    assert!(world.said("entry 9 of the log can't be read, and no server that is there has it"));
+    let told = "entry 9 of the log can't be read, and there is no other server to ask";
+    assert!(world.said(told), "{:#?}", world.tail());
+    assert!(!world.said("the others are asked") && !world.said("no server that is there"));
 }
 
 #[test]
@@ -197,6 +199,9 @@ fn who_voted_for_the_leader_with_its_lost_disk_is_admitted_only_after_another_el
     assert!(world.said("stands again before s1 is admitted"), "{:#?}", world.tail());
     assert!(world.cluster(id(3)).term() > term);
     assert_eq!(world.cluster(id(1)).role(), Role::Follower, "{:#?}", world.tail());
+    // Its operator reads both what it is doing and when that is over.
+    assert!(world.said("s1 has a new data directory: it is filled by the others"));
+    assert!(world.said("s1 holds everything: it has a vote again"));
 }
 
 #[test]
@@ -450,6 +455,53 @@ fn a_hole_that_nobody_keeps_is_covered_by_a_checkpoint() {
     assert_eq!(world.servers[&id(1)].installed, 1, "{:#?}", world.tail());
     assert!(is_whole(&world, id(1)));
     assert_eq!(world.cluster(id(1)).last(), world.cluster(id(3)).last());
+}
+
+#[test]
+fn a_leader_with_a_hole_that_nobody_keeps_hands_over_and_begins_anew() {
+    let mut world = settled(3, 77);
+    say(&mut world, 50);
+    for n in [1, 2] {
+        world.trim(id(n), LogIndex(40));
+    }
+    world.damage(id(3), LogIndex(6), true);
+    let hole = crate::cluster::message::Hole {
+        index: LogIndex(6),
+        term: None,
+    };
+    world.act(id(3), |cluster, _| cluster.log.forget(LogIndex(20)));
+    world.act(id(3), |cluster, now| cluster.damaged(now, &[hole]));
+    world.run_ms(6_000);
+    assert!(
+        world.said("hands the lead over to s2: it can't read entries"),
+        "{:#?}",
+        world.tail()
+    );
+    assert_eq!(world.leader(), Some(id(2)));
+    assert!(world.servers[&id(3)].renounced.is_some(), "{:#?}", world.tail());
+}
+
+#[test]
+fn who_finds_a_hole_while_standing_stands_no_more() {
+    let mut world = settled(3, 78);
+    say(&mut world, 30);
+    world.kill(id(2));
+    world.kill(id(3));
+    let hole = crate::cluster::message::Hole {
+        index: LogIndex(9),
+        term: None,
+    };
+    world.run_ms(1500);
+    world.act(id(1), |cluster, _| cluster.become_candidate(false));
+    assert_eq!(world.cluster(id(1)).role(), Role::Candidate);
+    world.act(id(1), |cluster, _| cluster.log.forget(LogIndex(20)));
+    world.damage(id(1), LogIndex(9), true);
+    world.act(id(1), |cluster, now| cluster.damaged(now, &[hole]));
+    assert_eq!(world.cluster(id(1)).role(), Role::Follower);
+    world.start(id(3));
+    world.run_ms(3000);
+    assert_eq!(world.leader(), Some(id(3)));
+    assert!(is_whole(&world, id(1)), "{:#?}", world.tail());
 }
 
 #[test]

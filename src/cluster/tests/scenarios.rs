@@ -318,3 +318,39 @@ fn one_server_alone_forms_elects_and_commits() {
     assert_eq!(world.cluster(id(1)).commit(), LogIndex(3));
     assert_eq!(world.servers[&id(1)].reads_done, 1);
 }
+
+#[test]
+fn a_leader_without_room_hands_over_and_leads_again_with_it() {
+    let mut world = World::formed(3, Election::Highest, LeaderMode::Preferred, 3);
+    let (high, next) = (id(3), id(2));
+    world.run_until(3_000, |world| world.leader() == Some(high));
+    assert_eq!(world.leader(), Some(high));
+    let term = world.cluster(high).term();
+    world.act(high, |cluster, now| cluster.set_room(now, false));
+    world.run_until(5_000, |world| world.leader() == Some(next));
+    assert_eq!(world.leader(), Some(next));
+    // In one step: nobody had to be suspected.
+    assert_eq!(world.cluster(next).term(), term.next());
+    world.run_ms(10_000);
+    assert_eq!(world.leader(), Some(next), "without room it isn't preferred");
+    world.act(high, |cluster, now| cluster.set_room(now, true));
+    world.run_until(10_000, |world| world.leader() == Some(high));
+    assert_eq!(world.leader(), Some(high));
+}
+
+#[test]
+fn a_leader_goes_on_when_nobody_has_room() {
+    let mut world = World::formed(3, Election::Highest, LeaderMode::Preferred, 4);
+    world.run_until(3_000, |world| world.leader().is_some());
+    let leader = world.leader().expect("a leader");
+    for server in world.ids() {
+        world.act(server, |cluster, now| cluster.set_room(now, false));
+    }
+    let term = world.cluster(leader).term();
+    world.run_ms(10_000);
+    assert_eq!((world.leader(), world.cluster(leader).term()), (Some(leader), term));
+    // And one that fails is replaced all the same.
+    world.kill(leader);
+    world.run_until(10_000, |world| world.leader().is_some_and(|other| other != leader));
+    assert!(world.leader().is_some_and(|other| other != leader));
+}

@@ -116,3 +116,71 @@ fn a_full_disk_takes_no_more() {
     assert_eq!(full.kind(), io::ErrorKind::StorageFull);
     file.write_at(&[3; PAGE], 0).unwrap();
 }
+
+#[test]
+fn it_can_be_seen_what_a_power_cut_would_leave() {
+    let (disk, file) = written();
+    assert_eq!(disk.size_of("a"), Some(3 * PAGE as u64));
+    assert!(disk.is_durable("a", 3 * PAGE as u64) && !disk.is_durable("b", 0));
+    let middle = PAGE as u64 + 100;
+    file.write_at(&[2], middle).unwrap();
+    assert!(disk.is_durable("a", middle) && !disk.is_durable("a", middle + 1));
+    // A failed sync doesn't write it, and neither does the one after it.
+    disk.fail_syncs(1);
+    file.sync_data().unwrap_err();
+    file.sync_data().unwrap();
+    assert!(!disk.is_durable("a", middle + 1));
+    file.write_at(&[2], middle).unwrap();
+    file.sync_data().unwrap();
+    assert!(disk.is_durable("a", 3 * PAGE as u64));
+    // Nor is a longer file durable, or one whose name isn't.
+    file.set_size(4 * PAGE as u64).unwrap();
+    assert!(disk.is_durable("a", 3 * PAGE as u64) && !disk.is_durable("a", 4 * PAGE as u64));
+    disk.create("b").unwrap();
+    assert!(!disk.is_durable("b", 0));
+}
+
+#[test]
+fn data_behind_an_offset_is_seen_in_the_cache_and_on_the_disk() {
+    let (disk, file) = written();
+    let last = 3 * PAGE as u64 - 1;
+    assert!(disk.has_data_from("a", last) && !disk.has_data_from("a", last + 1));
+    file.write_at(&[0; PAGE], 2 * PAGE as u64).unwrap();
+    // A process doesn't see it any more; a power cut may bring it back.
+    assert!(disk.has_data_from("a", last));
+    file.sync_data().unwrap();
+    assert!(!disk.has_data_from("a", 2 * PAGE as u64));
+    file.write_at(&[1], last).unwrap();
+    assert!(disk.has_data_from("a", last));
+}
+
+#[test]
+fn pages_of_a_failed_sync_may_be_forgotten_and_others_not() {
+    let (mut old, mut new) = (0, 0);
+    for seed in 0..50 {
+        let (disk, file) = written();
+        file.write_at(&[2; PAGE], 0).unwrap();
+        disk.fail_syncs(1);
+        file.sync_data().unwrap_err();
+        file.write_at(&[3; PAGE], PAGE as u64).unwrap();
+        disk.forget_unwritten(&mut Rng::new(seed));
+        let bytes = disk.contents("a").unwrap();
+        match bytes[0] {
+            1 => old += 1,
+            2 => new += 1,
+            other => panic!("{other}"),
+        }
+        assert_eq!(bytes[PAGE], 3);
+    }
+    assert!(old > 0 && new > 0);
+}
+
+#[test]
+fn the_first_page_is_lost_and_the_others_stay() {
+    let (disk, file) = written();
+    file.write_at(&[2; 2 * PAGE], PAGE as u64).unwrap();
+    disk.lose_first_pages();
+    disk.power_cut(&mut Rng::new(1));
+    let bytes = disk.contents("a").unwrap();
+    assert_eq!((bytes[0], bytes[PAGE], bytes[2 * PAGE]), (1, 1, 2));
+}

@@ -1,6 +1,6 @@
 //! A data directory as its manual page describes it, to be damaged in a chosen place.
 
-// Two test programs share this, and each uses a part.
+// Some test programs share this, and each uses a part.
 #![allow(dead_code)]
 
 use std::fs;
@@ -24,9 +24,14 @@ pub struct Place {
 }
 
 impl Place {
+    /// All its bytes, without those that only fill up.
+    pub fn length(&self) -> usize {
+        HEADER + self.payload
+    }
+
     /// Flips one bit of the record, at that byte of it.
     pub fn flip(&self, byte: usize) {
-        assert!(byte < HEADER + self.payload, "beyond the end of {self:?}");
+        assert!(byte < self.length(), "beyond the end of {self:?}");
         flip(&self.segment, self.offset + byte);
     }
 

@@ -280,3 +280,33 @@ fn one_outage_is_told_once_for_each_server() {
         2
     );
 }
+
+#[test]
+fn a_long_loss_of_quorum_is_told_once_and_its_end_once() {
+    let mut world = World::there();
+    world.event(lost());
+    world.event(Event::NoQuorum);
+    // It goes round: one server can be reached and has no quorum, the other two can't.
+    for _ in 0..50 {
+        let mut there = connected("server1");
+        if let Event::Connected { quorum, .. } = &mut there {
+            *quorum = false;
+        }
+        world.event(there);
+        for address in ["b:1", "c:1"] {
+            world.event(Event::Unreachable {
+                address: address.into(),
+                reason: "refused".into(),
+            });
+        }
+    }
+    let told = |world: &World, what: &str| world.lines.iter().filter(|line| line.contains(what)).count();
+    assert_eq!(told(&world, "can't reach"), 2);
+    world.event(Event::QuorumBack);
+    assert_eq!(told(&world, "the quorum is back"), 1);
+    world.event(Event::Unreachable {
+        address: "b:1".into(),
+        reason: "refused".into(),
+    });
+    assert_eq!(told(&world, "can't reach"), 3, "the next outage is told again");
+}

@@ -25,10 +25,10 @@ impl Model {
         }
         self.at = Some(at);
         self.was_connected = true;
-        self.failures.clear();
         self.leader = leader.or(self.leader);
         if quorum {
             self.quorum = true;
+            self.failures.clear();
         }
     }
 
