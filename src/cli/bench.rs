@@ -102,7 +102,7 @@ pub static FANOUT: Table = Table {
 /// `syncnetctl bench failover`.
 pub static FAILOVER: Table = Table {
     name: "syncnetctl bench failover",
-    summary: "how long acknowledgements are missing: of three servers of its own, or with -s, of those",
+    summary: "how long acknowledgements stay away when a leader fails",
     usage: &[
         "[--runs N] [--hang] [--at-leader] [OPTIONS]",
         "-s HOST:PORT [--seconds SECS] [OPTIONS]",
