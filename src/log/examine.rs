@@ -1,11 +1,10 @@
 //! What recovery would find, found without changing anything: the same walk over all records, from the beginning of the log, and nothing
 //! cut, written or removed after it.
 
-use super::disk::{Disk, DiskFile};
-use super::recovery::{OpenError, Opens, Report, in_file, index_of, is_behind, missing, untrusted};
-use super::segment::{self, FOLDER, Segment};
-use super::start::{can_leave_out, read_heads, walk_from};
-use super::walk::Walk;
+use super::disk::Disk;
+use super::recovery::{OpenError, Report, in_file, is_behind, missing};
+use super::segment::{FOLDER, Segment};
+use super::whole::{open_segments, walk};
 use super::{HardState, Recovered};
 use crate::cluster::message::LogPosition;
 use crate::types::{DirectoryId, GroupId, Lsn};
@@ -30,23 +29,8 @@ pub struct Examined {
 /// # Errors
 /// What the disk says; `Untrusted` if one overlaps another.
 pub fn segments<D: Disk>(disk: &D) -> Result<Vec<Segment>, OpenError> {
-    let mut segments: Vec<Segment> = Vec::new();
-    for base in disk
-        .list(FOLDER)
-        .map_err(in_file(FOLDER))?
-        .iter()
-        .filter_map(|name| segment::base_of(name))
-    {
-        let name = segment::file_name(base);
-        let size = disk.open(&name).and_then(|file| file.size()).map_err(in_file(&name))?;
-        let segment = Segment { base, size };
-        let after = segments.last().map_or(Lsn(0), |before| before.end());
-        if base < after || base.0.checked_add(size).is_none() {
-            return Err(untrusted(segment, 0, "it overlaps another segment"));
-        }
-        segments.push(segment);
-    }
-    Ok(segments)
+    let opened = open_segments(disk, &disk.list(FOLDER).map_err(in_file(FOLDER))?)?;
+    Ok(opened.into_iter().map(|(segment, _)| segment).collect())
 }
 
 /// Walks over the log of a directory. `reached` and `checkpoint` are as in [`Options`](super::recovery::Options).
@@ -59,54 +43,27 @@ pub fn examine<D: Disk>(
     reached: Lsn,
     checkpoint: Option<LogPosition>,
 ) -> Result<Examined, OpenError> {
-    let open = |segment: Segment| {
-        let file = disk.open(&segment.file()).map_err(in_file(&segment.file()))?;
-        Ok((segment, file))
-    };
-    let segments: Vec<Opens<D>> = segments(disk)?
-        .into_iter()
-        .map(open)
-        .collect::<Result<_, OpenError>>()?;
+    let segments = open_segments(disk, &disk.list(FOLDER).map_err(in_file(FOLDER))?)?;
     if segments.is_empty() {
         return Err(missing(Lsn(0)));
     }
-    let heads = read_heads(directory, &segments)?;
     // Segments with an index file could be skipped, and a start skips them; here everything is to be read.
-    let groups = [GroupId::ROOT];
-    let mut not_before = 0;
-    let (from, mut walk, stop) = loop {
-        let from = walk_from(&segments, &heads, &[], checkpoint, not_before)?;
-        let index = index_of(&heads, from.0, &[]);
-        let mut walk = Walk::new(directory, &segments, &heads, from, reached, &groups, index);
-        match walk.run() {
-            Err(_) if walk.begins_void() && can_leave_out(&heads, from.0, checkpoint) => not_before = from.0 + 1,
-            stop => break (from, walk, stop?),
-        }
-    };
-    let segment = segments[stop.at].0;
-    if stop.at == from.1 && stop.offset == 0 {
-        return Err(untrusted(segment, 0, "the log's first record can't be read"));
-    }
-    let rest = walk.rest(&stop)?;
-    let (_, _, mut report, _) = walk.finish();
-    let end = Lsn(segment.base.0 + stop.offset);
-    if end < reached {
-        let text = format!("the log ends at position {end}, and has been at {reached} before");
-        return Err(untrusted(segment, stop.offset, text));
-    }
-    report.segments = segments.len();
-    report.cut_bytes = rest.cut_bytes;
-    report.cut_at = (rest.cut_bytes > 0).then(|| (segment.file(), stop.offset));
+    let nothing_is_skipped = |_| Ok(Vec::new());
+    let whole = walk(
+        directory,
+        &segments,
+        &[GroupId::ROOT],
+        reached,
+        checkpoint,
+        nothing_is_skipped,
+    )?;
+    let recovered = whole.tails.iter().map(|(&group, tail)| (group, tail.recovered()));
     Ok(Examined {
-        begin: segments[from.0].0.base,
-        end,
-        groups: walk
-            .tails
-            .iter()
-            .map(|(&group, tail)| (group, tail.recovered()))
-            .collect(),
-        report,
-        behind: checkpoint.is_some_and(|at| is_behind(&walk.tails, at)),
+        begin: segments[whole.first].0.base,
+        end: whole.end,
+        groups: recovered.collect(),
+        report: whole.report,
+        behind: checkpoint.is_some_and(|at| is_behind(&whole.tails, at)),
     })
 }
 

@@ -6,7 +6,7 @@
 //! threads of [`worker`] are thin shells around [`Log`](writer::Log) and [`Reader`](reader::Reader).
 //!
 //! To be read in this order: [`record`] and [`payload`] (the format), [`segment`], [`writer`], [`recovery`] (what counts after a
-//! crash, and why) with the walk, its doubts and where it begins, [`index`], [`sealed`], [`rooms`] and [`reader`], [`checkpoint`], [`prewrite`],
+//! crash, and why) with the walk over the whole log, its doubts and where it begins, [`index`], [`sealed`], [`rooms`] and [`reader`], [`checkpoint`], [`prewrite`],
 //! [`worker`], [`remove`], [`scrub`]; for tools that only look [`read_only`], [`inspect`] and [`examine`]; [`directory`] is the data directory as a whole, [`aside`] its end and new beginning.
 
 pub mod aside;
@@ -36,6 +36,7 @@ pub mod start;
 mod survey;
 mod tail;
 mod walk;
+mod whole;
 pub mod worker;
 pub mod writer;
 

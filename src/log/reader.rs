@@ -17,7 +17,7 @@ use super::rooms::RoomIndex;
 use super::sealed::SealedFile;
 use super::segment::Segment;
 use super::{ItemRef, ReadAnswer, ReadRequest};
-use crate::cluster::message::Hole;
+use crate::cluster::message::{Entry, Hole};
 use crate::limits::{READ_ENTRIES_MAX, READ_FILES_MAX, READ_INDEXES_MAX, READ_SEGMENTS_MAX};
 use crate::types::{DirectoryId, GroupId, LogIndex, Lsn, Position, RoomId, Seq};
 use fetch::Gathered;
@@ -108,12 +108,7 @@ impl<D: Disk> Reader<D> {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn entry_at(
-        &mut self,
-        group: GroupId,
-        index: LogIndex,
-        lsn: Lsn,
-    ) -> io::Result<Option<crate::cluster::message::Entry>> {
+    pub fn entry_at(&mut self, group: GroupId, index: LogIndex, lsn: Lsn) -> io::Result<Option<Entry>> {
         let spot = Spot::At(lsn);
         let mut gathered = Gathered::new(0);
         match self.fetch(&[Wanted { group, index, spot }], &mut gathered) {

@@ -13,17 +13,15 @@ use std::io;
 
 use super::Recovered;
 use super::disk::{Disk, DiskFile};
-use super::index::{EntryIndex, Sealed, SharedIndex};
-use super::payload::Head;
+use super::index::{EntryIndex, SharedIndex};
 use super::prewrite::Prewriter;
 use super::reader::Reader;
 use super::record::Kind;
 use super::sealed;
 use super::segment::{self, FOLDER, Segment, write_zeros};
 use super::skipped::{Indexed, indexed, join_terms};
-use super::start::{can_leave_out, first_of, read_heads, walk_from};
 use super::tail::Tail;
-use super::walk::Walk;
+use super::whole::{Whole, open_segments, walk};
 use super::writer::{Log, first_head};
 use crate::cluster::message::{Entry, LogPosition};
 use crate::limits::{DAMAGED_PLACES_MAX, LOG_UNSYNCED_BYTES_MAX};
@@ -197,76 +195,41 @@ impl<D: Disk> Log<D> {
             let file = segment::create(&disk, first, &head).map_err(in_file(&first.file()))?;
             segments.push((first, file));
         }
-        let heads = read_heads(directory, &segments)?;
-        let mut not_before = first_of(&heads);
-        let (from, known, mut walk, stop) = loop {
-            let mut known = indexed(&disk, directory, &segments, not_before)?;
-            let sealed: Vec<Sealed> = known.iter().map(|known| known.sealed).collect();
-            let from = walk_from(&segments, &heads, &sealed, options.checkpoint, not_before)?;
-            let base = |at: usize| segments[at].0.base;
-            known.retain(|known| known.sealed.segment.base >= base(from.0));
-            let mut index = index_of(&heads, from.0, &known[..(from.1 - from.0).min(known.len())]);
-            // Perhaps the process ended before the segments before it were removed.
-            index.put_beginning(base(from.0));
-            let mut walk = Walk::new(
-                directory,
-                &segments,
-                &heads,
-                from,
-                options.reached,
-                &options.groups,
-                index,
-            );
-            match walk.run() {
-                Err(_) if walk.begins_void() && can_leave_out(&heads, from.0, options.checkpoint) => {
-                    not_before = from.0 + 1;
-                }
-                stop => break (from, known, walk, stop?),
-            }
-        };
-        let (skipped, walked) = known.split_at((from.1 - from.0).min(known.len()));
-        if stop == (Stop { at: from.1, offset: 0 }) {
-            // The first segment never was without its head. Cutting here would wipe the whole log, for example one that
-            // belongs to another directory's id.
-            return Err(untrusted(
-                segments[stop.at].0,
-                0,
-                "the log's first record can't be read",
-            ));
-        }
-        let rest = walk.rest(&stop)?;
-        let (batch, last_kind, mut report, index) = walk.finish();
-        let Walk {
-            synced,
+        let look = |first| indexed(&disk, directory, &segments, first);
+        let Whole {
+            skipped,
+            walked,
+            stop,
+            end,
+            rest,
             mut tails,
             starts,
+            mut index,
+            synced,
+            batch,
+            last_kind,
+            mut report,
             ..
-        } = walk;
+        } = walk(
+            directory,
+            &segments,
+            &options.groups,
+            options.reached,
+            options.checkpoint,
+            look,
+        )?;
         for (group, tail) in &mut tails {
             let base = (tail.base.index > LogIndex(0)).then_some((tail.base.index, tail.base.term));
             if let Some((last, _)) = starts.get(group).filter(|_| !skipped.is_empty()) {
-                tail.terms = join_terms(base, skipped, last.index, &tail.terms);
+                tail.terms = join_terms(base, &skipped, last.index, &tail.terms);
             }
         }
-        let mut index = index;
         // The one that goes on may have an index file from when it was full for a moment.
         let full = |known: &&Indexed| known.sealed.segment.base < segments[stop.at].0.base;
         for known in walked.iter().take_while(full) {
             index.sealed(known.sealed, 0);
         }
 
-        let (segment, _) = segments[stop.at];
-        let end = Lsn(segment.base.0 + stop.offset);
-        if end < options.reached {
-            let text = format!(
-                "the log ends at position {end}, and has been at {} before",
-                options.reached
-            );
-            return Err(untrusted(segment, stop.offset, text));
-        }
-        report.segments = segments.len();
-        report.cut_bytes = rest.cut_bytes;
-        report.cut_at = (rest.cut_bytes > 0).then(|| (segment.file(), stop.offset));
         report.rewritten_bytes = make_durable(&disk, &mut segments, &stop, synced, rest.used)?;
         for tail in tails.values_mut() {
             tail.state = tail.recovered().state;
@@ -299,18 +262,6 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// What the index knows before the walk: where the log begins, and the segments that are skipped.
-pub(super) fn index_of(heads: &[Option<Head>], first: usize, skipped: &[Indexed]) -> EntryIndex {
-    let mut index = EntryIndex::default();
-    if let Some(Some(head)) = heads.get(first) {
-        head.groups
-            .iter()
-            .for_each(|group| index.begin(group.group, group.last.index));
-    }
-    skipped.iter().for_each(|known| index.sealed(known.sealed, 0));
-    index
-}
-
 /// Whether the log of the only group that there is today doesn't hold the last entry of a checkpoint, and another one in its place or none.
 pub(super) fn is_behind(tails: &BTreeMap<GroupId, Tail>, at: LogPosition) -> bool {
     let Some(tail) = tails.get(&GroupId::ROOT) else {
@@ -329,25 +280,11 @@ fn find_segments<D: Disk>(disk: &D) -> Result<Vec<Opens<D>>, OpenError> {
         }
         names => names.map_err(in_file(FOLDER))?,
     };
-    let mut segments: Vec<Opens<D>> = Vec::new();
-    for name in names {
+    for name in names.iter().filter(|name| segment::is_temporary(name)) {
         let path = format!("{FOLDER}/{name}");
-        if segment::is_temporary(&name) {
-            disk.remove(&path).map_err(in_file(&path))?;
-        }
-        let Some(base) = segment::base_of(&name) else {
-            continue;
-        };
-        let file = disk.open(&path).map_err(in_file(&path))?;
-        let size = file.size().map_err(in_file(&path))?;
-        let after = segments.last().map_or(Lsn(0), |(before, _)| before.end());
-        let segment = Segment { base, size };
-        if base < after || base.0.checked_add(size).is_none() {
-            return Err(untrusted(segment, 0, "it overlaps another segment"));
-        }
-        segments.push((segment, file));
+        disk.remove(&path).map_err(in_file(&path))?;
     }
-    Ok(segments)
+    open_segments(disk, &names)
 }
 
 pub(super) fn missing(base: Lsn) -> OpenError {

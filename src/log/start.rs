@@ -77,7 +77,7 @@ pub(super) fn walk_from<F>(
     not_before: usize,
 ) -> Result<(usize, usize), OpenError> {
     let known = |segment: Segment| indexed.iter().find(|sealed| sealed.segment == segment);
-    let mut first = first_of(heads).max(not_before);
+    let mut first = not_before;
     let covered = checkpoint.map_or(LogIndex(0), |at| at.index);
     while let Some((segment, _)) = segments.get(first)
         && let Some(Some(head)) = heads.get(first)
@@ -206,7 +206,7 @@ mod tests {
             term: Term(1),
             index: LogIndex(checkpoint),
         };
-        walk_from(&segments, &only, &indexed, Some(checkpoint), 0).map_err(|error| error.to_string())
+        walk_from(&segments, &only, &indexed, Some(checkpoint), first_of(&only)).map_err(|error| error.to_string())
     }
 
     #[test]
