@@ -65,6 +65,25 @@ pub const GENERAL: &[Opt] = &[
     Opt::flag("version", "print the version").or('V'),
 ];
 
+/// The tables of each program, its own first: what holds for all can be checked for all.
+pub static PROGRAMS: [&[&Table]; 3] = [
+    &[&syncnetd::TABLE],
+    &[&syncnet::CHAT, &syncnet::SEND, &syncnet::TAIL],
+    &[
+        &syncnetctl::MAIN,
+        &syncnetctl::STATUS,
+        &syncnetctl::WATCH,
+        &syncnetctl::LOG,
+        &syncnetctl::VERIFY,
+        &syncnetctl::DUMP,
+        &bench::BENCH,
+        &bench::PUBLISH,
+        &bench::FANOUT,
+        &bench::FAILOVER,
+        &bench::IDLE,
+    ],
+];
+
 /// A program, or one of its subcommands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
@@ -328,27 +347,9 @@ pub fn host_port(text: &str) -> Result<(&str, u16), String> {
 mod tests {
     use super::*;
 
-    const TABLES: [&Table; 15] = [
-        &syncnetd::TABLE,
-        &syncnet::CHAT,
-        &syncnet::SEND,
-        &syncnet::TAIL,
-        &syncnetctl::MAIN,
-        &syncnetctl::STATUS,
-        &syncnetctl::WATCH,
-        &syncnetctl::LOG,
-        &syncnetctl::VERIFY,
-        &syncnetctl::DUMP,
-        &bench::BENCH,
-        &bench::PUBLISH,
-        &bench::FANOUT,
-        &bench::FAILOVER,
-        &bench::IDLE,
-    ];
-
     #[test]
     fn the_help_shows_every_option_and_the_parser_takes_it() {
-        for table in TABLES {
+        for table in PROGRAMS.into_iter().flatten() {
             let help = table.help();
             for opt in table.all_options() {
                 let value = opt.value.map_or(String::new(), |value| format!(" {value}"));
@@ -369,7 +370,7 @@ mod tests {
 
     #[test]
     fn no_two_options_of_a_table_are_alike() {
-        for table in TABLES {
+        for table in PROGRAMS.into_iter().flatten() {
             let mut seen: Vec<String> = Vec::new();
             for opt in table.all_options() {
                 for form in [Some(opt.long.to_string()), opt.short.map(String::from)]

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use support::package;
 use syncnet::chat::command::Code;
-use syncnet::cli::{Table, bench, syncnet as chat, syncnetctl, syncnetd};
+use syncnet::cli::{PROGRAMS, Table};
 use syncnet::limits;
 
 fn read(path: &str) -> String {
@@ -16,26 +16,12 @@ fn read(path: &str) -> String {
 }
 
 /// Each manual page, and the tables of the program that it describes.
-fn pages() -> [(&'static str, Vec<&'static Table>); 3] {
+fn pages() -> [(&'static str, &'static [&'static Table]); 3] {
+    let [daemon, client, control] = PROGRAMS;
     [
-        ("man/syncnetd.8", vec![&syncnetd::TABLE]),
-        ("man/syncnet.1", vec![&chat::CHAT, &chat::SEND, &chat::TAIL]),
-        (
-            "man/syncnetctl.8",
-            vec![
-                &syncnetctl::MAIN,
-                &syncnetctl::STATUS,
-                &syncnetctl::WATCH,
-                &syncnetctl::LOG,
-                &syncnetctl::VERIFY,
-                &syncnetctl::DUMP,
-                &bench::BENCH,
-                &bench::PUBLISH,
-                &bench::FANOUT,
-                &bench::FAILOVER,
-                &bench::IDLE,
-            ],
-        ),
+        ("man/syncnetd.8", daemon),
+        ("man/syncnet.1", client),
+        ("man/syncnetctl.8", control),
     ]
 }
 
@@ -141,34 +127,17 @@ fn help_and_manual_name_the_same_environment() {
 
 #[test]
 fn the_programs_print_the_help_of_their_tables() {
-    let programs: [(&str, &[&str], &Table); 15] = [
-        (env!("CARGO_BIN_EXE_syncnetd"), &[], &syncnetd::TABLE),
-        (env!("CARGO_BIN_EXE_syncnet"), &[], &chat::CHAT),
-        (env!("CARGO_BIN_EXE_syncnet"), &["send"], &chat::SEND),
-        (env!("CARGO_BIN_EXE_syncnet"), &["tail"], &chat::TAIL),
-        (env!("CARGO_BIN_EXE_syncnetctl"), &[], &syncnetctl::MAIN),
-        (env!("CARGO_BIN_EXE_syncnetctl"), &["status"], &syncnetctl::STATUS),
-        (env!("CARGO_BIN_EXE_syncnetctl"), &["watch"], &syncnetctl::WATCH),
-        (env!("CARGO_BIN_EXE_syncnetctl"), &["log"], &syncnetctl::LOG),
-        (
-            env!("CARGO_BIN_EXE_syncnetctl"),
-            &["log", "verify"],
-            &syncnetctl::VERIFY,
-        ),
-        (env!("CARGO_BIN_EXE_syncnetctl"), &["log", "dump"], &syncnetctl::DUMP),
-        (env!("CARGO_BIN_EXE_syncnetctl"), &["bench"], &bench::BENCH),
-        (env!("CARGO_BIN_EXE_syncnetctl"), &["bench", "publish"], &bench::PUBLISH),
-        (env!("CARGO_BIN_EXE_syncnetctl"), &["bench", "fanout"], &bench::FANOUT),
-        (
-            env!("CARGO_BIN_EXE_syncnetctl"),
-            &["bench", "failover"],
-            &bench::FAILOVER,
-        ),
-        (env!("CARGO_BIN_EXE_syncnetctl"), &["bench", "idle"], &bench::IDLE),
-    ];
-    for (program, subcommand, table) in programs {
+    for table in PROGRAMS.into_iter().flatten() {
+        let mut words = table.name.split(' ');
+        let program = match words.next() {
+            Some("syncnetd") => env!("CARGO_BIN_EXE_syncnetd"),
+            Some("syncnet") => env!("CARGO_BIN_EXE_syncnet"),
+            Some("syncnetctl") => env!("CARGO_BIN_EXE_syncnetctl"),
+            other => panic!("{other:?} is no program"),
+        };
+        let subcommand: Vec<&str> = words.collect();
         let run = |option: &str| {
-            let output = Command::new(program).args(subcommand).arg(option).output();
+            let output = Command::new(program).args(&subcommand).arg(option).output();
             let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
             assert!(output.status.success(), "{} {option}: {output:?}", table.name);
             String::from_utf8(output.stdout).expect("UTF-8")
