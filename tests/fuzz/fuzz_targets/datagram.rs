@@ -1,10 +1,6 @@
 //! Decodes whatever it is given: `cargo +nightly fuzz run --fuzz-dir tests/fuzz datagram`.
 #![no_main]
 
-#[path = "../../decoders/mod.rs"]
-#[allow(dead_code)]
-mod decoders;
-
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    (decoders::named("datagram").run)(bytes);
+    (syncnet_fuzz::decoders::named("datagram").run)(bytes);
 });
