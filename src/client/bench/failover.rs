@@ -56,7 +56,7 @@ struct Writer {
 
 impl Writer {
     fn start(options: Options, rate: f64) -> Result<Writer, Trouble> {
-        let failed = |error: std::io::Error| Trouble::failed(error.to_string());
+        let failed = Trouble::failed;
         let (client, events) = Client::start(options).map_err(failed)?;
         let record = Arc::new(Mutex::new(Record::default()));
         let (stop, stopped) = bounded(1);
@@ -94,7 +94,7 @@ impl Writer {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if interrupts.recv_timeout(LOOK).is_ok() {
-                return Err(Trouble::failed("interrupted".to_string()));
+                return Err(Trouble::failed("interrupted"));
             }
             let record = self.record();
             if let Some(wrong) = record.wrong.first() {
@@ -252,7 +252,7 @@ fn options(setup: &Setup<'_>, servers: Vec<String>, only: bool) -> Options {
 
 /// Runs it.
 pub fn run(setup: Setup<'_>, asked: &Failover, json: bool) -> Result<Report, Trouble> {
-    let interrupts = programs::interrupts().map_err(|error| Trouble::failed(error.to_string()))?;
+    let interrupts = programs::interrupts().map_err(Trouble::failed)?;
     let (report, record) = if setup.settings.explicit {
         watch(&setup, asked, &interrupts, json)?
     } else {

@@ -7,9 +7,8 @@ use super::pace::{Pace, SECOND};
 use super::report::{Latencies, Report};
 use super::window::{Window, Wrong};
 use super::writers::{Texts, WINDOW_MAX, Writers, stamp_of};
-use super::{Setup, Trouble, seconds};
+use super::{Setup, Trouble};
 use crate::cli::bench::Fanout;
-use crate::client::programs;
 use crate::types::{Position, RoomId};
 use crate::wire::bulk::Delivered;
 use crate::wire::client::{Response, What};
@@ -116,8 +115,7 @@ impl Load for Heard {
 /// Runs it.
 pub fn run(mut setup: Setup<'_>, asked: &Fanout) -> Result<Report, Trouble> {
     let cluster = Cluster::find(&setup)?;
-    let interrupts = programs::interrupts().map_err(|error| Trouble::failed(error.to_string()))?;
-    let mut net = Net::new(interrupts).map_err(|error| Trouble::failed(error.to_string()))?;
+    let mut net = Net::start()?;
     let texts = Texts {
         rooms: vec!["bench-fanout".to_string()],
         size: asked.size,
@@ -125,7 +123,7 @@ pub fn run(mut setup: Setup<'_>, asked: &Fanout) -> Result<Report, Trouble> {
     };
     let writers = Writers::open(&mut net, &setup, &cluster, 1, &texts)?;
     let (Some(room), Some(before)) = (writers.room(), writers.before.first().copied()) else {
-        return Err(Trouble::failed("no room was made".to_string()));
+        return Err(Trouble::failed("no room was made"));
     };
     setup.progress.say(&format!("connecting {} readers", asked.readers));
     let readers = cluster.connect(&mut net, asked.readers)?;
@@ -134,7 +132,7 @@ pub fn run(mut setup: Setup<'_>, asked: &Fanout) -> Result<Report, Trouble> {
     let meter = Meter::start(&cluster, setup.timeout);
 
     let start = net.now();
-    let mut end = start + u64::try_from(seconds(asked.seconds).as_nanos()).unwrap_or(u64::MAX / 2);
+    let mut end = net.end_of(asked.seconds);
     let mut load = Heard {
         writers,
         window: Window::new(asked.readers, first),

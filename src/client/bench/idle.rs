@@ -8,7 +8,6 @@ use super::net::{Load, Net};
 use super::report::Report;
 use super::{Setup, Trouble, seconds};
 use crate::cli::bench::Idle;
-use crate::client::programs;
 
 const ROOM: &str = "bench-idle";
 /// After the last subscription, so that buffers that only setting up needed are given back.
@@ -34,15 +33,14 @@ fn rest(net: &mut Net, time: Duration) -> Result<(), Trouble> {
 /// Runs it.
 pub fn run(mut setup: Setup<'_>, asked: &Idle) -> Result<Report, Trouble> {
     let cluster = Cluster::find(&setup)?;
-    let interrupts = programs::interrupts().map_err(|error| Trouble::failed(error.to_string()))?;
-    let mut net = Net::new(interrupts).map_err(|error| Trouble::failed(error.to_string()))?;
+    let mut net = Net::start()?;
     let mut meter = Meter::start(&cluster, setup.timeout);
     setup.progress.begin();
     setup.progress.say(&format!("connecting {} clients", asked.connections));
     let links = cluster.connect(&mut net, asked.connections)?;
     let mut sessions = Session::open(&mut net, &setup, &links)?;
     let Some((link, session)) = links.first().copied().zip(sessions.first_mut()) else {
-        return Err(Trouble::failed("no connection was made".to_string()));
+        return Err(Trouble::failed("no connection was made"));
     };
     rooms(&mut net, link, session, &[ROOM.to_string()])?;
     setup.progress.say(&format!("{} clients join", asked.connections));
@@ -53,7 +51,7 @@ pub fn run(mut setup: Setup<'_>, asked: &Idle) -> Result<Report, Trouble> {
         None => Vec::new(),
     };
     let Some(&(room, position)) = found.first() else {
-        return Err(Trouble::failed("no room was made".to_string()));
+        return Err(Trouble::failed("no room was made"));
     };
     subscribe(&mut net, &links, room, position.next())?;
     rest(&mut net, SETTLE)?;

@@ -24,6 +24,7 @@ mod report;
 mod window;
 mod writers;
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -73,8 +74,8 @@ impl Trouble {
     }
 
     /// The machine of the load generator has no more of something.
-    fn failed(text: String) -> Trouble {
-        Trouble::new(programs::REFUSED, text)
+    fn failed(cause: impl fmt::Display) -> Trouble {
+        Trouble::new(programs::REFUSED, cause.to_string())
     }
 }
 

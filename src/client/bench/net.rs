@@ -15,8 +15,10 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use super::Trouble;
+use super::{Trouble, seconds};
+use crate::client::programs;
 use crate::limits;
+use crate::types::Span;
 use crate::wire::client::{Request, Response, decode_response, encode_request};
 use crate::wire::frame::{Split, split};
 
@@ -72,11 +74,16 @@ pub struct Net {
 }
 
 impl Net {
-    /// None yet. What comes over `interrupts` ends the run early.
+    /// None yet. Ctrl-C ends the run early.
     ///
     /// # Errors
     /// What the system has no more of.
-    pub fn new(interrupts: Receiver<()>) -> io::Result<Net> {
+    pub fn start() -> Result<Net, Trouble> {
+        programs::interrupts().and_then(Net::new).map_err(Trouble::failed)
+    }
+
+    /// What comes over `interrupts` ends the run early.
+    fn new(interrupts: Receiver<()>) -> io::Result<Net> {
         let poll = Poll::new()?;
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -106,6 +113,13 @@ impl Net {
     #[must_use]
     pub fn interrupted(&self) -> bool {
         self.interrupted
+    }
+
+    /// Nanoseconds at the end of a span that begins now.
+    #[must_use]
+    pub fn end_of(&self, span: Span) -> u64 {
+        self.now()
+            .saturating_add(u64::try_from(seconds(span).as_nanos()).unwrap_or(u64::MAX / 2))
     }
 
     /// Connects to a server. The number of the connection.
@@ -162,7 +176,7 @@ impl Net {
         };
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => result.map_err(|error| Trouble::failed(error.to_string()))?,
+            result => result.map_err(Trouble::failed)?,
         }
         self.interrupted |= self.interrupts.try_recv().is_ok();
         for event in &self.events {
@@ -225,8 +239,7 @@ impl Net {
                 tv_nsec: (left % 1_000_000_000) as _,
             },
         };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &at)
-            .map_err(|error| Trouble::failed(error.to_string()))?;
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &at).map_err(Trouble::failed)?;
         Ok(false)
     }
 
@@ -256,7 +269,7 @@ impl Net {
             while asking.missing > 0 {
                 self.turn(None, &mut asking)?;
                 if self.interrupted {
-                    return Err(Trouble::failed("interrupted".to_string()));
+                    return Err(Trouble::failed("interrupted"));
                 }
                 if Instant::now() > deadline {
                     return Err(Trouble::silent("a server doesn't answer; see syncnetctl status"));

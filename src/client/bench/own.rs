@@ -141,7 +141,7 @@ impl Own {
                 )));
             }
             if interrupts.recv_timeout(Duration::from_millis(50)).is_ok() {
-                return Err(Trouble::failed("interrupted".to_string()));
+                return Err(Trouble::failed("interrupted"));
             }
         }
     }
@@ -163,7 +163,7 @@ fn ports(count: usize) -> Result<Vec<u16>, Trouble> {
         if held.len() == count {
             break;
         }
-        let random = getrandom::u64().map_err(|error| Trouble::failed(error.to_string()))?;
+        let random = getrandom::u64().map_err(Trouble::failed)?;
         let port = u16::try_from(PORTS.start + random % (PORTS.end - PORTS.start)).unwrap_or(u16::MAX);
         let sockets =
             TcpListener::bind(("127.0.0.1", port)).and_then(|tcp| Ok((tcp, UdpSocket::bind(("127.0.0.1", port))?)));
@@ -172,7 +172,7 @@ fn ports(count: usize) -> Result<Vec<u16>, Trouble> {
         }
     }
     if held.len() < count {
-        return Err(Trouble::failed("no free ports".to_string()));
+        return Err(Trouble::failed("no free ports"));
     }
     Ok(held.into_iter().map(|(port, _)| port).collect())
 }

@@ -6,9 +6,8 @@ use super::net::{Load, Net};
 use super::pace::{Pace, SECOND};
 use super::report::Report;
 use super::writers::{Texts, Writers};
-use super::{Setup, Trouble, seconds};
+use super::{Setup, Trouble};
 use crate::cli::bench::Publish;
-use crate::client::programs;
 
 /// How long the last acknowledgements may take.
 const PATIENCE: u64 = 30 * SECOND;
@@ -39,8 +38,7 @@ impl Load for Loop {
 /// Runs it.
 pub fn run(mut setup: Setup<'_>, asked: &Publish) -> Result<Report, Trouble> {
     let cluster = Cluster::find(&setup)?;
-    let interrupts = programs::interrupts().map_err(|error| Trouble::failed(error.to_string()))?;
-    let mut net = Net::new(interrupts).map_err(|error| Trouble::failed(error.to_string()))?;
+    let mut net = Net::start()?;
     let texts = Texts {
         rooms: (1..=asked.rooms).map(|n| format!("bench-{n}")).collect(),
         size: asked.size,
@@ -52,7 +50,7 @@ pub fn run(mut setup: Setup<'_>, asked: &Publish) -> Result<Report, Trouble> {
 
     let start = net.now();
     let end = match asked.seconds {
-        Some(span) => start + u64::try_from(seconds(span).as_nanos()).unwrap_or(u64::MAX / 2),
+        Some(span) => net.end_of(span),
         None => u64::MAX,
     };
     // The first ones get what doesn't divide.

@@ -98,7 +98,7 @@ impl Writers {
         let mut sessions = Session::open(net, setup, &links)?;
         let first = links.first().copied().zip(sessions.first_mut());
         let Some((link, session)) = first else {
-            return Err(Trouble::failed("no connection was made".to_string()));
+            return Err(Trouble::failed("no connection was made"));
         };
         let found = rooms(net, link, session, &texts.rooms)?;
         let list = links.into_iter().zip(sessions).enumerate();
