@@ -209,22 +209,10 @@ impl Rig {
     /// A server shows the lines of a room, from the one after `before` to `last` at least.
     #[track_caller]
     fn has(&mut self, id: &str, room: &str, before: u64, last: u64) {
-        let (server, after) = (self.cluster.address(id), before.to_string());
-        let args = [
-            "tail",
-            "--json",
-            "--only",
-            "-s",
-            &server,
-            "--after",
-            &after,
-            "--no-follow",
-            room,
-        ];
         let mut ran = None;
         wait_until(&format!("{id} shows {room}"), || {
             self.nothing_is_damaged();
-            let tail = self.cluster.syncnet(&args, "");
+            let tail = self.cluster.tail(id, room, before, &[]);
             // Without a quorum it shows only what it has; after a cut that may be for a moment.
             let shown = tail.status.success();
             ran = Some(tail);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::cluster::{Cluster, Options};
+use crate::support::run::Running;
 use crate::support::wait_until;
 
 /// What the data directory's file system holds, in MiB: some segments of 1 MiB, and what is left free for others.
@@ -66,37 +67,27 @@ fn leave(cluster: &Cluster, left: u64) {
     fs::write(data(cluster).join("ballast"), vec![1; size as usize]).expect("there is space for that");
 }
 
+/// Somebody sends more than there is space for, and the server has noticed. What is sent, and by whom.
+fn fill(cluster: &Cluster) -> (Vec<String>, Running) {
+    leave(cluster, 3);
+    let lines: Vec<String> = (0..600).map(|n| format!("{n} {}", "x".repeat(10_000))).collect();
+    let mut sender = cluster.spawn_syncnet(&["send", "--json", "--timeout", "0", "ops"]);
+    sender.say(&lines.join("\n"));
+    wait_until("the server says that there is no space", || {
+        log(cluster).contains("nothing new is acknowledged here until there is space")
+    });
+    (lines, sender)
+}
+
 #[test]
 fn a_full_disk_is_waited_for_and_what_was_acknowledged_is_there() {
     if !may_mount("a_full_disk_is_waited_for_and_what_was_acknowledged_is_there") {
         return;
     }
     let mut cluster = start();
-    leave(&cluster, 3);
-    // More than there is space for.
-    let lines: Vec<String> = (0..600).map(|n| format!("{n} {}", "x".repeat(10_000))).collect();
-    let mut sender = cluster.spawn_syncnet(&["send", "--json", "--timeout", "0", "ops"]);
-    sender.say(&lines.join("\n"));
-    wait_until("the server says that there is no space", || {
-        log(&cluster).contains("nothing new is acknowledged here until there is space")
-    });
+    let (lines, sender) = fill(&cluster);
     // It still shows what it has.
-    let server = cluster.address("server1");
-    let stale = cluster.syncnet(
-        &[
-            "tail",
-            "--json",
-            "--only",
-            "-s",
-            &server,
-            "--after",
-            "0",
-            "--no-follow",
-            "--stale",
-            "ops",
-        ],
-        "",
-    );
+    let stale = cluster.tail("server1", "ops", 0, &["--stale"]);
     let shown = stale.code(0).texts("text").len();
     assert!(shown > 0 && shown < lines.len(), "{shown} of {}", lines.len());
     fs::remove_file(data(&cluster).join("ballast")).expect("it is there");
@@ -114,13 +105,7 @@ fn a_server_that_waits_for_space_can_be_stopped() {
         return;
     }
     let mut cluster = start();
-    leave(&cluster, 3);
-    let lines: Vec<String> = (0..600).map(|n| format!("{n} {}", "x".repeat(10_000))).collect();
-    let mut sender = cluster.spawn_syncnet(&["send", "--json", "--timeout", "0", "ops"]);
-    sender.say(&lines.join("\n"));
-    wait_until("the server says that there is no space", || {
-        log(&cluster).contains("nothing new is acknowledged here until there is space")
-    });
+    let (_, sender) = fill(&cluster);
     let (status, _) = cluster.stop("server1");
     assert_eq!(status.code(), Some(0), "{}", log(&cluster));
     drop(sender);

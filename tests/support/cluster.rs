@@ -398,19 +398,25 @@ impl Cluster {
     /// All messages of a room, as one server has them.
     #[track_caller]
     pub fn messages(&self, id: &str, room: &str) -> Ran {
-        let server = self.address(id);
-        let args = [
+        self.tail(id, room, 0, &[]).code(0)
+    }
+
+    /// What one server has of a room after a number, asked with these options more.
+    pub fn tail(&self, id: &str, room: &str, after: u64, more: &[&str]) -> Ran {
+        let (server, after) = (self.address(id), after.to_string());
+        let mut args = vec![
             "tail",
             "--json",
             "--only",
             "-s",
             &server,
             "--after",
-            "0",
+            &after,
             "--no-follow",
-            room,
         ];
-        self.syncnet(&args, "").code(0)
+        args.extend(more);
+        args.push(room);
+        self.syncnet(&args, "")
     }
 
     /// Runs `syncnetctl status`.
