@@ -203,10 +203,10 @@ impl Cluster {
         self.repair.rest_until = Some(now.after(limits::FETCH_REST));
         let quiet = |at: Tick| now.since(at) < limits::COMPLAINT_INTERVAL;
         if self.repair.is_vain() && !self.repair.reported_at.is_some_and(quiet) {
-            self.repair.reported_at = Some(now);
             if self.peers.is_empty() {
                 return self.report_holes();
             }
+            self.repair.reported_at = Some(now);
             let text = format!("entry {index} of the log can't be read, and no server that is there has it");
             self.event(Level::Error, text);
         }

@@ -75,11 +75,18 @@ impl Cluster {
     /// Begins or gives up a hand-over.
     pub(super) fn check_transfer(&mut self) {
         let now = self.now.tick;
-        let (stopping, cramped) = (self.stopping.is_some(), !self.room);
-        // Another leader has a checkpoint for us in the place of what nobody can give us.
-        let broken = self.repair.is_vain();
-        let urgent = stopping || cramped || broken;
-        let heir = self.heir(!urgent);
+        let stopping = self.stopping.is_some();
+        let urgent = if stopping {
+            Some("this server stops")
+        } else if !self.room {
+            Some("its disk is nearly full")
+        } else if self.repair.is_vain() {
+            // Another leader has a checkpoint for us in the place of what nobody can give us.
+            Some("it can't read entries of its log, and nobody has them")
+        } else {
+            None
+        };
+        let heir = self.heir(urgent.is_none());
         let preferred = self.config.leader == LeaderMode::Preferred;
         let timeout = self.config.timing.election_timeout;
         let RoleState::Leader(leader) = &mut self.role else {
@@ -97,7 +104,7 @@ impl Cluster {
             }
             return;
         }
-        let Some(heir) = heir.filter(|_| urgent || preferred) else {
+        let Some(heir) = heir.filter(|_| urgent.is_some() || preferred) else {
             leader.preferred = None;
             return;
         };
@@ -112,15 +119,7 @@ impl Cluster {
                 since: now,
                 is_told: false,
             });
-            let why = if stopping {
-                "this server stops"
-            } else if cramped {
-                "its disk is nearly full"
-            } else if broken {
-                "it can't read entries of its log, and nobody has them"
-            } else {
-                "it has the higher ring position"
-            };
+            let why = urgent.unwrap_or("it has the higher ring position");
             self.event(Level::Info, format!("{} hands the lead over to {heir}: {why}", self.me));
         }
     }

@@ -153,10 +153,15 @@ impl Clients {
             frames: limits::CLIENT_FRAMES_PER_TURN,
             questions: limits::CLIENT_QUESTIONS_PER_TURN,
         };
-        // Those whose turn it would have been go before those who had theirs.
-        let mut turn: Vec<ConnId> = std::iter::from_fn(|| self.waiting.pop()).collect();
-        turn.extend(std::iter::from_fn(|| self.unread.pop()));
-        for id in turn {
+        // Those whose turn it would have been go before those who had theirs. What comes back during the turn waits for the next.
+        let (waiting, unread) = (self.waiting.len(), self.unread.len());
+        for n in 0..waiting + unread {
+            let list = if n < waiting {
+                &mut self.waiting
+            } else {
+                &mut self.unread
+            };
+            let Some(id) = list.pop() else { break };
             if budget.frames == 0 {
                 self.waiting.push(id);
             } else {

@@ -120,32 +120,34 @@ impl LogWorkers {
 
     /// The next answer. A thread that is gone without a word has failed too.
     pub fn answer(&mut self) -> Option<Told> {
-        let mut next = self.workers.answers.try_recv();
-        while let Ok(Answer::Full { .. } | Answer::FullNoMore) = &next {
-            if let Ok(Answer::Full { what }) = &next {
-                log::error!("{what}: nothing new is acknowledged here until there is space; what there is can be read");
-            } else {
-                log::info!("the disk has space again: writing goes on");
-            }
-            next = self.workers.answers.try_recv();
-        }
-        let told = match next {
-            Ok(Answer::Persisted(id)) => {
-                self.durable = id;
-                Told::Persisted(id)
-            }
-            Ok(Answer::Read(answer)) => Told::Read(answer),
-            Ok(Answer::Failed { what }) => Told::Failed { what },
-            Ok(Answer::Full { .. } | Answer::FullNoMore) | Err(_) => match self.keeper.answers.try_recv() {
-                Ok(Ok(kept)) => Told::Kept(kept),
-                Ok(Err(what)) => Told::Failed { what },
-                Err(_) if self.lost => Told::Failed {
-                    what: "a thread of the log has ended".to_owned(),
+        loop {
+            return Some(match self.workers.answers.try_recv() {
+                Ok(Answer::Full { what }) => {
+                    log::error!(
+                        "{what}: nothing new is acknowledged here until there is space; what there is can be read"
+                    );
+                    continue;
+                }
+                Ok(Answer::FullNoMore) => {
+                    log::info!("the disk has space again: writing goes on");
+                    continue;
+                }
+                Ok(Answer::Persisted(id)) => {
+                    self.durable = id;
+                    Told::Persisted(id)
+                }
+                Ok(Answer::Read(answer)) => Told::Read(answer),
+                Ok(Answer::Failed { what }) => Told::Failed { what },
+                Err(_) => match self.keeper.answers.try_recv() {
+                    Ok(Ok(kept)) => Told::Kept(kept),
+                    Ok(Err(what)) => Told::Failed { what },
+                    Err(_) if self.lost => Told::Failed {
+                        what: "a thread of the log has ended".to_owned(),
+                    },
+                    Err(_) => return None,
                 },
-                Err(_) => return None,
-            },
-        };
-        Some(told)
+            });
+        }
     }
 
     /// Ends the threads in good order, but waits no longer than `limit`: a disk that hangs must not keep a process that was told to
