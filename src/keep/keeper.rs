@@ -152,7 +152,7 @@ impl<D: Disk> Keeper<D> {
     fn job(&mut self, job: KeepJob) -> io::Result<()> {
         match job {
             KeepJob::Make { index, digest } => self.making = Some(Making::checkpoint(index, digest)),
-            KeepJob::Trim { index, agreed } => self.trim(index.min(agreed), agreed)?,
+            KeepJob::Trim { index } => self.trim(index)?,
             KeepJob::Store { id, offset, bytes } => self.store(id, offset, &bytes)?,
             KeepJob::Begun { index, taken } => self.begun(index, taken)?,
             KeepJob::Read { token, id, offset } => self.hand_out(token, id, offset)?,

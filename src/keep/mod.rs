@@ -29,12 +29,10 @@ pub enum KeepJob {
         /// The digest of the live state there.
         digest: u64,
     },
-    /// What is at or before `index` needn't be kept, as far as a majority has the same state at `agreed`.
+    /// What is at or before `index` needn't be kept.
     Trim {
-        /// The last entry that nobody reads any more.
+        /// The last entry that nobody reads any more, and at which a majority's digests agree.
         index: LogIndex,
-        /// The last entry at which a majority's digests agree.
-        agreed: LogIndex,
     },
     /// A piece of another server's checkpoint; empty to ask how much there is.
     Store {

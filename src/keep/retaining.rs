@@ -28,17 +28,16 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Nobody reads what is at or before `index`, and a majority has the same state there and up to `agreed`: removes what is older than
-    /// the last checkpoint up to there. A server that was filled by others has none so old; then a later one covers what goes.
+    /// What is at or before `index` needn't be kept: removes what is older than the last checkpoint
+    /// up to there. A server that was filled by others may have none so old; then nothing goes yet, since whoever got the first one
+    /// would lack what can be read before it.
     ///
     /// # Errors
     /// What the disk says.
-    pub(super) fn trim(&mut self, index: LogIndex, agreed: LogIndex) -> io::Result<()> {
+    pub(super) fn trim(&mut self, index: LogIndex) -> io::Result<()> {
         let at: Vec<LogIndex> = self.checkpoints.list().iter().map(|info| info.id.at.index).collect();
-        let base = match at.iter().copied().rev().find(|&at| at <= index) {
-            Some(base) => base,
-            None if at.first().is_some_and(|&first| first <= agreed) => index,
-            None => return Ok(()),
+        let Some(base) = at.iter().copied().rev().find(|&at| at <= index) else {
+            return Ok(());
         };
         for older in at.into_iter().filter(|&at| at < base) {
             self.checkpoints.remove(older)?;

@@ -427,14 +427,14 @@ fn full_segments_get_index_files_and_history_stays_the_same() {
 }
 
 #[test]
-fn trim_removes_what_is_before_the_base_and_nothing_that_a_majority_has_not_agreed_on() {
+fn trim_removes_what_is_before_the_base_and_nothing_behind_it() {
     let mut house = House::with_checkpoints(5);
     let marks = house.marks();
     assert_eq!(marks.len(), 5);
     let (segments, history) = (house.log_files(".seg"), house.history());
-    // As far as it is agreed on, and not further.
-    let (index, agreed) = (LogIndex(marks[3]), LogIndex(marks[2] - 1));
-    let said = house.job(KeepJob::Trim { index, agreed });
+    // Up to the last checkpoint before, and not further.
+    let index = LogIndex(marks[2] - 1);
+    let said = house.job(KeepJob::Trim { index });
     assert_eq!(house.marks(), marks[1..]);
     assert!(said.contains(&Kept::Holdings(house.keeper.holdings())));
     let base = LogIndex(marks[1]);
@@ -443,18 +443,14 @@ fn trim_removes_what_is_before_the_base_and_nothing_that_a_majority_has_not_agre
     assert_eq!(house.log_files(".idx")[0], house.log_files(".seg")[0]);
     let entries = house.entries(base.next());
     assert_eq!(entries.first().map(|entry| entry.index), Some(base.next()));
-    // Not further than is asked for, whatever is agreed on.
+    // A checkpoint at the very place will do.
     house.job(KeepJob::Trim {
         index: LogIndex(marks[2]),
-        agreed: LogIndex(u64::MAX),
     });
     assert_eq!(house.marks(), marks[2..]);
-    // Nothing at or before the oldest: nothing happens.
+    // No checkpoint is so old: whoever got the first one would lack the entries before it, so that nothing goes.
     let left = house.log_files(".seg");
-    house.job(KeepJob::Trim {
-        index: LogIndex(marks[2] - 1),
-        agreed: LogIndex(u64::MAX),
-    });
+    house.job(KeepJob::Trim { index });
     assert_eq!((house.marks(), house.log_files(".seg")), (marks[2..].to_vec(), left));
     let live = house.live.clone();
     let held = house.keeper.holdings().first;
@@ -501,8 +497,7 @@ fn the_log_never_begins_where_its_last_entry_before_is_void() {
     let base = house.make().at.index;
     house.fill_segments(2);
     house.make();
-    let (index, agreed) = (base, LogIndex(u64::MAX));
-    house.job(KeepJob::Trim { index, agreed });
+    house.job(KeepJob::Trim { index: base });
     assert_eq!(house.marks()[0], base.0);
     assert_eq!(
         house.log_files(".seg")[0],

@@ -21,8 +21,8 @@ pub(super) struct Keeping {
     due: Option<(LogIndex, u64)>,
     /// One is being made.
     making: bool,
-    /// What may be removed, as it was last said: the last entry that nobody reads, and how far a majority agrees.
-    trim_told: (LogIndex, LogIndex),
+    /// The last entry that may be removed, as it was last said.
+    trim_told: LogIndex,
     /// For whom pieces of checkpoints are read.
     pieces: BTreeMap<u64, ServerId>,
     /// The last token of these.
@@ -69,22 +69,24 @@ impl Node {
             self.keeping.making = true;
             self.effects.push_back(Effect::Keep(KeepJob::Make { index, digest }));
         }
-        let (index, agreed) = (self.state.trimmed(), self.cluster.agreed());
-        let (told, told_agreed) = self.keeping.trim_told;
-        // What was agreed on beyond the last entry that may go changes nothing.
-        if index > told || (told_agreed < index && agreed > told_agreed) {
-            self.keeping.trim_told = (index, agreed);
+        // Nothing goes before a majority has the same state behind it.
+        let index = self.state.trimmed().min(self.cluster.agreed());
+        if index > self.keeping.trim_told {
+            self.keeping.trim_told = index;
             self.forget_unneeded();
-            self.effects.push_back(Effect::Keep(KeepJob::Trim { index, agreed }));
+            self.effects.push_back(Effect::Keep(KeepJob::Trim { index }));
         }
     }
 
-    /// What isn't on the disk any more nobody can ask for; and what nobody reads any more and a checkpoint covers nobody needs, though the
-    /// segment that has it stays. Others may have removed it, and couldn't mend it.
+    /// What isn't on the disk any more nobody can ask for; and what a checkpoint covers of which nothing can be read any more nobody needs,
+    /// though the segment that has it stays. Others may have removed it, and couldn't mend it. A checkpoint behind which there are
+    /// entries that can be read is none to begin with: who got it would lack them.
     fn forget_unneeded(&mut self) {
-        let covered = self.holdings.marks.first().map_or(LogIndex(0), |mark| mark.index);
-        let unread = self.state.trimmed().min(covered);
-        self.cluster.kept_from(self.now, self.holdings.first.max(unread.next()));
+        let trimmed = self.state.trimmed();
+        let oldest = self.holdings.marks.first().map(|mark| mark.index);
+        let unneeded = oldest.filter(|&oldest| oldest <= trimmed).unwrap_or(LogIndex(0));
+        self.cluster
+            .kept_from(self.now, self.holdings.first.max(unneeded.next()));
     }
 
     /// A follower needs a piece of a checkpoint of ours.
