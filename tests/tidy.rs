@@ -46,7 +46,10 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in entries {
         let path = entry.expect("a readable folder").path();
         if path.is_dir() {
-            walk(&path, found);
+            // What was built there is nobody's source.
+            if !path.ends_with("target") {
+                walk(&path, found);
+            }
         } else if path.extension().is_some_and(|e| e == "rs") {
             found.push(path);
         }

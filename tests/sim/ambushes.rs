@@ -7,7 +7,7 @@ use syncnet::log::Append;
 use syncnet::rng::{Rng, mix};
 use syncnet::types::Span;
 
-use super::faults::{FAULT_DRAWS, Healing, Struck};
+use super::faults::{FAULT_DRAWS, Healing};
 use super::plan::{Fault, server_id};
 use super::threads::DiskStep;
 use super::world::{Happening, World};
@@ -66,13 +66,7 @@ impl World {
             (Fault::Overruled | Fault::Upstart, Some(leader)) => leader,
             _ => rng.below(self.servers.len() as u64) as usize,
         };
-        self.struck.push(Struck {
-            number,
-            when: self.now,
-            fault,
-            at,
-            span,
-        });
+        self.note_struck(number, fault, at, span);
         self.say(|| {
             format!(
                 "ambush {number}: {fault:?} at {} for {} ms",

@@ -75,18 +75,24 @@ impl World {
         let span = self.plan.fault_span;
         let span = span.draw(self.fault_rng());
         let at = self.some_server();
-        self.struck.push(Struck {
-            number,
-            when: self.now,
-            fault,
-            at,
-            span,
-        });
+        self.note_struck(number, fault, at, span);
         if self.only.as_ref().is_some_and(|only| !only.contains(&number)) {
             return;
         }
         self.strike(number, fault, at, span);
         self.take_backups();
+    }
+
+    /// A fault has come.
+    pub(super) fn note_struck(&mut self, number: usize, fault: Fault, at: usize, span: Span) {
+        let when = self.now;
+        self.struck.push(Struck {
+            number,
+            when,
+            fault,
+            at,
+            span,
+        });
     }
 
     /// The generator from which faults are drawn.

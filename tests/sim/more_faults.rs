@@ -168,11 +168,28 @@ impl World {
         let used = contents.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         let offset = self.fault_rng().below(used as u64);
         let bit = self.fault_rng().below(8) as u32;
+        if !self.shows_damage(at, &name, offset, bit) {
+            return;
+        }
         if disk.flip_bit(&name, offset, bit) {
             self.say(|| format!("bit {bit} of byte {offset} of {name} at {} is flipped", server_id(at)));
             self.counts.one("bits flipped");
             self.damage(at);
         }
+    }
+
+    /// Whether a server could tell this flip from a write that never got to the disk, even if the power is lost now. Nobody can tell when
+    /// what was written last is hit, and no later record is on the disk that says it was synced.
+    fn shows_damage(&self, at: usize, name: &str, offset: u64, bit: u32) -> bool {
+        let promised = |flips: bool| {
+            let disk = self.servers[at].disk.disk.copy();
+            disk.lose_unsynced();
+            if flips {
+                disk.flip_bit(name, offset, bit);
+            }
+            self.what_is_promised(at, disk)
+        };
+        promised(true) >= promised(false)
     }
 
     /// The whole data directory of a server is gone.

@@ -8,13 +8,14 @@ use syncnet::cluster::Role;
 use syncnet::cluster::message::{EntryKind, Message, Record};
 use syncnet::log::Append;
 use syncnet::log::disk::Disk;
+use syncnet::log::sim_disk::SimDisk;
 use syncnet::rng::{Rng, mix};
 use syncnet::types::{Boot, DirectoryId, LogIndex, Lsn, RoomId, ServerId, Span, Term, Tick};
 use syncnet::wire::client::From;
 use syncnet::wire::peer::PeerMessage;
 
 use super::disk::ServerDisk;
-use super::faults::{Healing, Struck};
+use super::faults::Healing;
 use super::held::Held;
 use super::plan::{Fault, server_id};
 use super::server::open_log;
@@ -210,14 +211,7 @@ impl World {
             return;
         };
         self.say(|| format!("recipe {number}: {fault:?} at {}", server_id(at)));
-        let (when, span) = (self.now, Span(0));
-        self.struck.push(Struck {
-            number,
-            when,
-            fault,
-            at,
-            span,
-        });
+        self.note_struck(number, fault, at, Span(0));
     }
 
     fn next(&mut self, low_ms: u64, high_ms: u64, step: Step) {
@@ -254,11 +248,11 @@ impl World {
         let flips: Vec<(u64, u32)> = (0..rng.between(1, 4))
             .map(|_| (used - rng.below(reach.min(used)), rng.below(8) as u32))
             .collect();
-        let whole = self.what_is_promised(at);
+        let whole = self.what_is_promised(at, disk.copy());
         for (offset, bit) in flips {
             disk.flip_bit(&name, offset, bit);
             // A last record that was written a moment ago, and can't be read, looks like one that never got to the disk: nobody can tell.
-            if self.what_is_promised(at) < whole {
+            if self.what_is_promised(at, disk.copy()) < whole {
                 disk.flip_bit(&name, offset, bit);
             }
         }
@@ -271,10 +265,10 @@ impl World {
         Some(at)
     }
 
-    /// The term and the end of the log that a start would find; all that there is if it would find that nothing can be trusted.
-    fn what_is_promised(&self, at: usize) -> (Term, LogIndex) {
+    /// The term and the end of the log that a start with this disk would find; all that there is if it would find that nothing can be trusted.
+    pub(super) fn what_is_promised(&self, at: usize, disk: SimDisk) -> (Term, LogIndex) {
         let disk = ServerDisk {
-            disk: self.servers[at].disk.disk.copy(),
+            disk,
             ..ServerDisk::default()
         };
         match open_log(self, at, disk) {

@@ -1,5 +1,5 @@
-//! What can be seen of a simulated disk that no process sees: what is on it for good. And two ways in which it fails that a power cut
-//! rarely comes to by chance.
+//! What can be seen of a simulated disk that no process sees: what is on it for good. And ways in which it fails that a power cut rarely
+//! comes to by chance.
 
 use super::{Cached, Inode, PAGE, Page, SimDisk, ZEROS};
 use crate::rng::Rng;
@@ -40,6 +40,17 @@ impl SimDisk {
     /// The system had time to write what was written to files, as it does by itself sooner or later.
     pub fn write_back(&self) {
         self.lock().inodes.values_mut().for_each(Inode::sync);
+    }
+
+    /// Nothing is left but what was synced: the worst that a power cut makes of it.
+    pub fn lose_unsynced(&self) {
+        let mut state = self.lock();
+        state.name_changes.clear();
+        state.names = state.durable_names.clone();
+        for inode in state.inodes.values_mut() {
+            inode.cached.clear();
+            inode.size = inode.durable_size;
+        }
     }
 
     /// Of what isn't synced the first page of each file is lost, and those after it are on the disk.
