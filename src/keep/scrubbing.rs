@@ -97,9 +97,12 @@ impl<D: Disk> Keeper<D> {
             let indexes: VecDeque<Segment> = indexes.copied().collect();
             (full, indexes)
         };
-        let bytes: u64 = full.iter().map(|segment| segment.size).sum();
+        // No step reads of two segments.
+        let reads = |segment: &Segment| segment.size.div_ceil(limits::SCRUB_STEP_BYTES as u64);
+        let reads: u64 = full.iter().map(reads).sum();
         let checkpoints: VecDeque<Info> = self.checkpoints.list().iter().copied().collect();
-        let steps = bytes / limits::SCRUB_STEP_BYTES as u64 + (indexes.len() + checkpoints.len()) as u64 + 1;
+        // This one, and the one that finds nothing more.
+        let steps = reads + (indexes.len() + checkpoints.len()) as u64 + 2;
         self.scrubbing.rest = Span((self.scrubbing.period.0 / steps).min(limits::SCRUB_REST_MAX.0));
         self.scrubbing.left = Some(Left {
             scrubber: Scrubber::new(self.disk.clone(), self.directory, full),

@@ -28,7 +28,7 @@ use super::threads::DiskStep;
 use super::world::{Happening, World};
 
 /// How long a look at everything that is on a disk takes.
-pub const SCRUB_WITHIN: Span = Span::from_ms(3_000);
+pub const SCRUB_WITHIN: Span = Span::from_ms(5_000);
 /// Turns within a virtual tenth of a second; more is a loop that never rests.
 const TURNS_MAX: u32 = 20_000;
 

@@ -1,6 +1,7 @@
 //! What is damaged is found, said, set aside or made anew.
 
 use super::*;
+use crate::types::Span;
 
 #[test]
 fn a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_is_used() {
@@ -142,4 +143,31 @@ fn a_flipped_bit_in_a_checkpoint_that_nobody_reads_is_found() {
         _ => None,
     });
     assert_eq!(told, Some(2));
+}
+
+#[test]
+fn a_look_at_many_short_segments_takes_no_longer_than_it_may() {
+    const PERIOD: Span = Span::from_ms(60_000);
+    let mut house = House::new(HERE);
+    house.fill_segments(20);
+    house.make();
+    let last = *house.log_files(".idx").last().unwrap();
+    house.keeper.scrub_within(PERIOD);
+    assert!(house.disk.flip_bit(&segment(last).file(), SEGMENT / 2, 5));
+    let mut rested = 0;
+    while rested <= 2 * PERIOD.0 {
+        if let Step::Rest(span) = house.keeper.step().unwrap() {
+            rested += span.0;
+        }
+        let said: Vec<Kept> = std::iter::from_fn(|| house.keeper.answer()).collect();
+        if !said_damaged(&said).is_empty() {
+            break;
+        }
+    }
+    // The look begins with the first step, and the segment is the last that it comes to.
+    assert!(
+        rested > PERIOD.0 / 2 && rested <= PERIOD.0,
+        "damage was found after {rested} of {}",
+        PERIOD.0
+    );
 }
