@@ -327,8 +327,13 @@ pub const CLIENT_HELLO_TIMEOUT: Span = Span::from_ms(1_000);
 pub const CLIENT_BACKOFF_MIN: Span = Span::from_ms(50);
 /// The longest rest after any round of attempts.
 pub const CLIENT_BACKOFF_MAX: Span = Span::from_ms(1_000);
-/// A connection that was silent for so long, although an answer is due, is pinged.
-pub const CLIENT_SILENCE: Span = Span::from_ms(1_500);
+/// A connection that was silent for so long, although an answer is due, is pinged. A server answers a ping at once, even one that waits for
+/// its disk or for a leader.
+pub const CLIENT_SILENCE: Span = Span::from_ms(500);
+/// The same while more than `CLIENT_LARGE_BYTES` are on the way to the server: a ping comes behind them.
+pub const CLIENT_SILENCE_LARGE: Span = Span::from_ms(1_500);
+/// Bytes of texts on the way that take a slow line longer than a ping should wait.
+pub const CLIENT_LARGE_BYTES: usize = 32 * 1024;
 /// A connection that only follows is pinged when it was silent for so long.
 pub const CLIENT_IDLE_PING: Span = Span::from_ms(2_000);
 /// A server that doesn't answer a ping by then hangs: the next one is tried.

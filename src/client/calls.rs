@@ -158,6 +158,8 @@ pub enum Input {
     ConnectFailed(String),
     /// The connection broke, and why.
     Lost(String),
+    /// Bytes came that aren't a whole response yet.
+    Heard,
     /// The server says this.
     Response(Response),
     /// The program takes no events (`true`), so the connection isn't read either, or takes them again.

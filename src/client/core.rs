@@ -132,6 +132,7 @@ impl Core {
             Input::Connected => self.connected(now),
             Input::ConnectFailed(reason) => self.lost(now, &reason),
             Input::Lost(reason) => self.lost(now, &reason),
+            Input::Heard => self.pulse.heard(now),
             Input::Response(response) => self.response(now, response),
             Input::Held(held) => self.pulse.hold(now, held),
             Input::Call(call) => self.call(now, call),
@@ -403,7 +404,9 @@ impl Core {
             || self.session.asked()
             || !self.questions.is_empty()
             || self.subscriptions.await_answer();
-        if answers {
+        if answers && self.outbox.sent_bytes() > limits::CLIENT_LARGE_BYTES {
+            Expect::LargeAnswer
+        } else if answers {
             Expect::Answer
         } else if self.subscriptions.is_empty() && !self.wants_quorum() {
             Expect::Nothing

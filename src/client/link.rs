@@ -307,10 +307,13 @@ impl Thread {
         if self.held {
             return;
         }
-        self.socket.fill();
+        let mut came = self.socket.fill();
         loop {
             match self.socket.response() {
-                Ok(Some(response)) => self.step(Input::Response(response)),
+                Ok(Some(response)) => {
+                    came = false;
+                    self.step(Input::Response(response));
+                }
                 Ok(None) => break,
                 Err(reason) => {
                     self.socket.close();
@@ -318,6 +321,10 @@ impl Thread {
                     break;
                 }
             }
+        }
+        if came {
+            // What is large may take a slow line longer than a server may be silent.
+            self.step(Input::Heard);
         }
     }
 

@@ -70,6 +70,12 @@ impl Outbox {
         self.sent.len()
     }
 
+    /// Bytes of the texts of these.
+    #[must_use]
+    pub fn sent_bytes(&self) -> usize {
+        self.sent_bytes
+    }
+
     /// The highest number up to which all outcomes are known.
     #[must_use]
     pub fn acknowledged(&self) -> ClientSeq {

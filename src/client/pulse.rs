@@ -12,6 +12,8 @@ pub enum Expect {
     News,
     /// An answer.
     Answer,
+    /// An answer to so much that sending it may take a while.
+    LargeAnswer,
 }
 
 /// The pulse of a connection.
@@ -52,7 +54,7 @@ impl Pulse {
 
     /// A question begins after a silence that proves nothing: nobody had asked.
     pub fn asked(&mut self, now: Tick, expected: Expect) {
-        if expected != Expect::Answer && self.pinged.is_none() {
+        if !matches!(expected, Expect::Answer | Expect::LargeAnswer) && self.pinged.is_none() {
             self.heard = now;
         }
     }
@@ -74,6 +76,7 @@ impl Pulse {
             (None, Expect::Nothing) => None,
             (None, Expect::News) => Some(self.heard.after(limits::CLIENT_IDLE_PING)),
             (None, Expect::Answer) => Some(self.heard.after(limits::CLIENT_SILENCE)),
+            (None, Expect::LargeAnswer) => Some(self.heard.after(limits::CLIENT_SILENCE_LARGE)),
         }
     }
 
@@ -104,6 +107,15 @@ mod tests {
             pulse.check(ping.after(limits::CLIENT_PONG_TIMEOUT), Expect::Answer),
             Verdict::Dead
         );
+    }
+
+    #[test]
+    fn who_has_sent_much_gives_the_line_time() {
+        let mut pulse = Pulse::new(Tick(0));
+        let soon = Tick(0).after(limits::CLIENT_SILENCE);
+        assert_eq!(pulse.check(soon, Expect::LargeAnswer), Verdict::Well);
+        let late = Tick(0).after(limits::CLIENT_SILENCE_LARGE);
+        assert_eq!(pulse.check(late, Expect::LargeAnswer), Verdict::Ping);
     }
 
     #[test]

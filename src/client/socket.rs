@@ -170,9 +170,12 @@ impl Socket {
         }
     }
 
-    /// Reads what is there, a bounded amount.
-    pub(super) fn fill(&mut self) {
-        let State::Open(stream) = &mut self.state else { return };
+    /// Reads what is there, a bounded amount. Whether bytes came.
+    pub(super) fn fill(&mut self) -> bool {
+        let State::Open(stream) = &mut self.state else {
+            return false;
+        };
+        let mut came = false;
         self.input.drain(..self.used);
         self.used = 0;
         let mut budget = limits::CLIENT_READ_BYTES_PER_TURN;
@@ -183,6 +186,7 @@ impl Socket {
             let read = *result.as_ref().unwrap_or(&0);
             self.input.truncate(old + read);
             budget -= read;
+            came |= read > 0;
             match result {
                 Ok(0) => {
                     self.readable = false;
@@ -197,6 +201,7 @@ impl Socket {
                 }
             }
         }
+        came
     }
 
     /// The next response that has come whole; an error ends the connection.

@@ -241,11 +241,13 @@ fn what_is_never_acknowledged_is_sent_again_after_a_while() {
     assert_eq!(world.wake(), ["ping"]);
     world.says(Response::Pong { id: IDS_FROM + 1 });
     let mut words = world.wake();
-    while words.is_empty() || words == ["ping"] {
+    while !words.iter().any(|word| word.starts_with("post")) {
+        assert!(words.is_empty() || words == ["ping"], "{words:?}");
         world.says(Response::Pong { id: 0 });
         words = world.wake();
     }
-    assert_eq!(words, ["post 1/1 ann"]);
+    // At the same moment it may be time for another ping.
+    assert_eq!(words.last().map(String::as_str), Some("post 1/1 ann"));
 }
 
 #[test]
