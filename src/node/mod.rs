@@ -79,7 +79,7 @@ pub struct Node {
     effects: VecDeque<Effect>,
     /// Something has changed since the effects were gathered.
     dirty: bool,
-    /// The leader that clients were told of, and whether there is a quorum.
+    /// The leader that clients were told of, and whether there is a quorum: believed until it can be known.
     told: (Option<ServerId>, bool),
     /// Since when clients are not served here.
     unserved: Option<Tick>,
@@ -140,7 +140,7 @@ impl Node {
             commit_due: None,
             effects: VecDeque::new(),
             dirty: true,
-            told: (None, false),
+            told: (None, true),
             unserved: Some(now.tick),
             touch_at,
             halted: None,

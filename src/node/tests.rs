@@ -63,7 +63,13 @@ struct Alone {
 
 impl Alone {
     fn new(retention: Retention) -> Alone {
-        let config = config(retention);
+        let mut alone = Alone::started(config(retention));
+        alone.run(5_000);
+        assert_eq!(alone.node.cluster().role(), Role::Leader);
+        alone
+    }
+
+    fn started(config: Config) -> Alone {
         let me = config.servers[0].id;
         let setup = Setup {
             config: Arc::new(config),
@@ -76,14 +82,32 @@ impl Alone {
             seed: 1,
         };
         let node = Node::new(setup, Now::default()).unwrap();
-        let mut alone = Alone {
+        Alone {
             node,
             ms: 0,
             effects: Vec::new(),
+        }
+    }
+
+    fn hello(&mut self, conn: ConnId) {
+        let agent = "test".to_string();
+        let hello = Request::Hello {
+            magic: MAGIC,
+            versions: VERSIONS,
+            agent,
         };
-        alone.run(5_000);
-        assert_eq!(alone.node.cluster().role(), Role::Leader);
-        alone
+        self.step(Input::Client(conn, hello));
+    }
+
+    /// Whether there is a quorum, as the client was told since this was asked last.
+    fn told(&mut self, conn: ConnId) -> Vec<bool> {
+        let effects = std::mem::take(&mut self.effects);
+        let told = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Reply(to, Response::Welcome { quorum, .. }) if to == conn => Some(quorum),
+            Effect::Reply(to, Response::Quorum { available, .. }) if to == conn => Some(available),
+            _ => None,
+        });
+        told.collect()
     }
 
     fn now(&self) -> Now {
@@ -183,15 +207,7 @@ fn an_age_is_kept_by_a_trim_when_the_log_is_old_enough() {
 #[test]
 fn a_reader_of_what_is_gone_is_told_so_in_the_place_of_items() {
     let mut alone = Alone::new(Retention::Size(4 << 20));
-    let agent = "test".to_string();
-    alone.step(Input::Client(
-        ANN,
-        Request::Hello {
-            magic: MAGIC,
-            versions: VERSIONS,
-            agent,
-        },
-    ));
+    alone.hello(ANN);
     let room = RoomId::LOBBY;
     alone.effects.clear();
     alone.step(Input::Client(
@@ -226,4 +242,29 @@ fn a_reader_of_what_is_gone_is_told_so_in_the_place_of_items() {
     };
     assert_eq!(alone.hear(), [gap]);
     assert!(alone.hear().is_empty());
+}
+
+#[test]
+fn nobody_is_told_of_a_lost_quorum_before_the_server_has_had_time_to_find_one() {
+    let mut alone = Alone::started(config(Retention::Forever));
+    alone.hello(ANN);
+    alone.run(5_000);
+    let told = alone.told(ANN);
+    assert!(told.len() > 1 && told.iter().all(|&quorum| quorum), "{told:?}");
+
+    let mut of_two = config(Retention::Forever);
+    of_two.servers.push(ServerConfig {
+        id: ServerId::new("server2").unwrap(),
+        ring: RingPosition(2),
+        ..of_two.servers[0].clone()
+    });
+    let mut waits = Alone::started(of_two);
+    let notice = limits::NO_QUORUM_NOTICE.as_ms();
+    waits.hello(ANN);
+    waits.run(notice - 1);
+    assert_eq!(waits.told(ANN), [true]);
+    waits.run(1);
+    assert_eq!(waits.told(ANN), [false]);
+    waits.hello(ConnId(2));
+    assert_eq!(waits.told(ConnId(2)), [false]);
 }
