@@ -36,7 +36,7 @@ impl Cluster {
     }
 
     fn am_eligible(&self) -> bool {
-        self.could_lead() && self.linked_members().len() + 1 >= self.majority()
+        self.could_lead() && self.working_members().len() + 1 >= self.majority()
     }
 
     /// Whether another server could lead, as far as we know. One that we know only by its link may.

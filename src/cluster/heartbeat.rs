@@ -3,6 +3,9 @@
 //!
 //! A link that is reset is a hint that the process died: it is believed at once, and contradicted by whatever the server
 //! sends later. Silence is believed after the failure time-out. A wrong suspicion costs an election that the others refuse.
+//!
+//! Datagrams show that a server lives, not that it could lead or be followed: for that its link must work. One that carries
+//! nothing for the failure time-out doesn't, whatever comes beside it, long before the system gives the connection up.
 
 use crate::cluster::message::{Datagram, Flags, GroupBeat, Heartbeat, LogPosition, Member, Message};
 use crate::cluster::role::RoleState;
@@ -40,6 +43,8 @@ pub(super) struct Link {
     pub(super) directory: DirectoryId,
     pub(super) boot: Boot,
     heard_at: Tick,
+    /// Whether nothing has come for the failure time-out, so that it doesn't work.
+    is_silent: bool,
     /// Whether anything was sent since the last heartbeat.
     pub(super) is_busy: bool,
     /// What its `Hello` said.
@@ -97,10 +102,9 @@ impl Peer {
                 .is_some_and(|beat| recent(beat.at) && after_reset(beat.at))
     }
 
-    pub(super) fn heard(&mut self, now: Tick) {
-        if let Some(link) = &mut self.link {
-            link.heard_at = now;
-        }
+    /// Whether there is a link and it isn't silent.
+    pub(super) fn works(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| !link.is_silent)
     }
 }
 
@@ -120,6 +124,7 @@ impl Cluster {
                 directory,
                 boot,
                 heard_at: at,
+                is_silent: false,
                 is_busy: true,
                 hello: None,
             });
@@ -157,12 +162,22 @@ impl Cluster {
         self.consider();
     }
 
-    /// A frame of the link came that isn't for us: a sign of life.
+    /// Something came over the link that isn't for us, or not whole yet: a sign of life.
     pub fn heard(&mut self, now: Now, server: ServerId) {
         self.wake(now);
+        self.link_spoke(server);
+    }
+
+    pub(super) fn link_spoke(&mut self, server: ServerId) {
         let at = self.now.tick;
-        if let Some(peer) = self.peers.get_mut(&server) {
-            peer.heard(at);
+        let Some(link) = self.peers.get_mut(&server).and_then(|peer| peer.link.as_mut()) else {
+            return;
+        };
+        link.heard_at = at;
+        if std::mem::take(&mut link.is_silent) {
+            self.event(Level::Info, format!("the link to {server} works again"));
+            self.beat_due = true;
+            self.consider();
         }
     }
 
@@ -241,7 +256,7 @@ impl Cluster {
             digest: self.digests.back().copied().unwrap_or_default(),
         };
         let links = if self.formed() {
-            self.linked_members()
+            self.working_members()
         } else {
             self.links().collect()
         };
@@ -305,6 +320,14 @@ impl Cluster {
             return;
         }
         let (now, timing) = (self.now.tick, self.config.timing);
+        let over = |link: &Link| !link.is_silent && now.since(link.heard_at) > timing.failure_timeout;
+        let links: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.link.as_ref().is_some_and(over))
+            .map(|(&id, _)| id)
+            .collect();
+        self.fell_silent(&links);
         let silent = |peer: &Peer| peer.reported == Some(true) && !peer.is_alive(now, &timing);
         let servers: Vec<_> = self
             .peers
@@ -315,6 +338,38 @@ impl Cluster {
         for server in servers {
             let why = format!("silent for {} ms", timing.failure_timeout.as_ms());
             self.report_peer(server, &why);
+            self.consider();
+        }
+    }
+
+    /// When the next link will have been silent for too long, if nothing comes.
+    pub(super) fn silence_at(&self) -> Option<Tick> {
+        let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
+        let heard = links.filter(|link| !link.is_silent).map(|link| link.heard_at).min()?;
+        let silent = heard.after(self.config.timing.failure_timeout).after(Span(1));
+        Some(silent.max(self.guard_until))
+    }
+
+    /// Nothing came over these links for the failure time-out: they aren't counted on, and a leader behind one can't be followed.
+    fn fell_silent(&mut self, servers: &[ServerId]) {
+        let (now, timing) = (self.now.tick, self.config.timing);
+        let ms = timing.failure_timeout.as_ms();
+        for &server in servers {
+            let Some(peer) = self.peers.get_mut(&server) else {
+                continue;
+            };
+            if let Some(link) = &mut peer.link {
+                link.is_silent = true;
+            }
+            if peer.is_alive(now, &timing) {
+                let text = format!("the link to {server} has been silent for {ms} ms, although its datagrams arrive");
+                self.event(Level::Warn, text);
+            }
+            self.beat_due = true;
+        }
+        if self.leader().is_some_and(|leader| servers.contains(&leader)) {
+            self.lose_leader(&format!("its link has been silent for {ms} ms"));
+        } else if !servers.is_empty() {
             self.consider();
         }
     }

@@ -307,6 +307,7 @@ impl Cluster {
             Some(self.beat_at),
             by_role,
             report,
+            self.silence_at(),
             self.reads.deadline(),
             self.repair.deadline(),
         ];
@@ -447,5 +448,11 @@ impl Cluster {
 
     fn linked_members(&self) -> Vec<ServerId> {
         self.links().filter(|&server| self.is_link_member(server)).collect()
+    }
+
+    /// Of these, whose links aren't silent.
+    fn working_members(&self) -> Vec<ServerId> {
+        let works = |server: &ServerId| self.peer(*server).is_some_and(Peer::works);
+        self.linked_members().into_iter().filter(works).collect()
     }
 }

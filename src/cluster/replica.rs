@@ -11,14 +11,11 @@ impl Cluster {
     /// A frame of the link.
     pub fn message(&mut self, now: Now, from: ServerId, message: Message) {
         self.wake(now);
-        let at = self.now.tick;
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        peer.heard(at);
-        let Some(directory) = peer.link.as_ref().map(|link| link.directory) else {
+        let Some(link) = self.peer(from).and_then(|peer| peer.link.as_ref()) else {
             return; // it was sent over a link that is gone
         };
+        let directory = link.directory;
+        self.link_spoke(from);
         self.report_peer(from, "");
         if self.member_count() > 0 && !self.is_known(from, directory) {
             self.report_stranger(from, directory);
@@ -237,8 +234,8 @@ impl Cluster {
         }
     }
 
-    /// Whether the leader was silent for too long. Its datagrams keep it in office here (its link may only be slow), unless
-    /// they say that it doesn't lead.
+    /// Whether the leader was silent for too long. Its datagrams keep it in office here (its appends may only be late), unless
+    /// they say that it doesn't lead, or its link is silent.
     pub(super) fn check_leader(&mut self) {
         let RoleState::Following(following) = &self.role else {
             return;

@@ -169,6 +169,7 @@ impl Node {
                 }
             }
             Input::LinkDown { server } => self.cluster.link_down(now, server),
+            Input::Heard(server) => self.cluster.heard(now, server),
             Input::Peer(from, message) => self.peer(from, message),
             Input::Datagram(from, directory, datagram) => self.cluster.datagram(now, from, directory, datagram),
             Input::Persisted(id) => {

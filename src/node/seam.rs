@@ -53,6 +53,8 @@ pub enum Input {
         /// The server.
         server: ServerId,
     },
+    /// A link has brought bytes, but no whole frame yet: what is large takes a while.
+    Heard(ServerId),
     /// A frame of a link.
     Peer(ServerId, PeerMessage),
     /// A datagram, checked: of our cluster, authentic, not a repetition.

@@ -13,8 +13,9 @@ use super::timers::Timers;
 use super::{Alarm, Context, Ids};
 use crate::cluster::message::{Message, Sender};
 use crate::config::{Secret, Timing};
+use crate::limits;
 use crate::node::Input;
-use crate::types::{Boot, ClusterId, ConnId, DirectoryId, ServerId, Span};
+use crate::types::{Blob, Boot, ClusterId, ConnId, DirectoryId, GroupId, ServerId, Span, Term};
 use crate::wire::peer::PeerMessage;
 
 /// Far more than anything here takes.
@@ -155,6 +156,24 @@ fn a_link_comes_up_on_both_sides_and_carries_frames() {
     }
     until(&mut [&mut a, &mut b], |sides| sides[1].inputs.len() == 1001);
     assert_eq!(b.inputs[1], Input::Peer(id(1), ping));
+}
+
+#[test]
+fn a_large_frame_is_a_sign_of_life_before_it_is_whole() {
+    let (mut a, mut b) = pair();
+    a.with(|peers, context| peers.dial_all(context));
+    until(&mut [&mut a, &mut b], |sides| sides.iter().all(|side| side.ups() == 1));
+    let large = PeerMessage::Forward {
+        group: GroupId::ROOT,
+        term: Term(1),
+        commands: vec![Blob::new(&[7; limits::PAYLOAD_BYTES_MAX]); 12],
+    };
+    a.with(|peers, context| peers.send(id(2), &large, context));
+    let whole = Input::Peer(id(1), large);
+    until(&mut [&mut a, &mut b], |sides| sides[1].inputs.contains(&whole));
+    let heard = b.inputs.iter().position(|input| *input == Input::Heard(id(1)));
+    let came = b.inputs.iter().position(|input| *input == whole);
+    assert!(heard.is_some() && heard < came, "it came in one turn");
 }
 
 #[test]

@@ -258,31 +258,41 @@ impl Peers {
     pub fn read(&mut self, scratch: &mut [u8], context: &mut Context<'_>) {
         for _ in 0..self.unread.len() {
             let Some(id) = self.unread.pop() else { break };
-            if let Err(end) = self.read_link(id, scratch, context) {
-                self.drop_link(id, &end, context);
+            let before = self.inputs.len();
+            match self.read_link(id, scratch, context) {
+                Ok(came) => {
+                    let server = self.links.get(&id).and_then(Link::server);
+                    if let Some(server) = server.filter(|_| came && self.inputs.len() == before) {
+                        self.inputs.push_back(Input::Heard(server));
+                    }
+                }
+                Err(end) => self.drop_link(id, &end, context),
             }
         }
     }
 
-    fn read_link(&mut self, id: ConnId, scratch: &mut [u8], context: &mut Context<'_>) -> Result<(), String> {
+    /// Whether bytes came.
+    fn read_link(&mut self, id: ConnId, scratch: &mut [u8], context: &mut Context<'_>) -> Result<bool, String> {
         self.connected(id, context)?;
         let mut budget = limits::PEER_READ_BYTES_PER_TURN;
+        let mut came = false;
         loop {
             let Some(link) = self.links.get_mut(&id) else {
-                return Ok(());
+                return Ok(came);
             };
             if !link.readable || matches!(link.phase, Phase::Connecting(_)) {
-                return Ok(());
+                return Ok(came);
             }
             if budget == 0 {
                 self.unread.push(id);
-                return Ok(());
+                return Ok(came);
             }
             match link.read(scratch, context.now.tick) {
-                Got::Drained => return Ok(()),
+                Got::Drained => return Ok(came),
                 Got::End => return Err("the connection was closed".to_owned()),
                 Got::Bytes(n) => budget = budget.saturating_sub(n),
             }
+            came = true;
             self.take_frames(id, context)?;
         }
     }

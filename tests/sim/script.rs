@@ -5,7 +5,7 @@
 //! Processes: `start|kill|power-cut|pause|resume|stop all` or server names; `hang-disk server1 2s`,
 //! `fill-disk server1 5s` (nothing is left on it), `clock server1 -1h`.
 //! Network: `partition server1 | server2 server3`, `cut server1 server2`, `one-way server1 -> server2`, `reset server1 server2`,
-//! `multicast dead|works`, `heal`.
+//! `cut-link server1 server2` and `one-way-link server1 -> server2` (datagrams arrive), `multicast dead|works`, `heal`.
 //! People: `client ann server1 server2` (whom she knows, in that order; all if she isn't introduced), `create ann ops`,
 //! `create-again ann ops`, `join ann ops`, `say ann ops hello world` (two messages), `follow ann ops`, `read ann ops`, `rename ann bea`.
 //! Expectations: see [`Script::expect`].
@@ -236,6 +236,16 @@ impl Script {
                 cuts.extend([(a, b), (b, a)]);
             }
             ["one-way", a, "->", b] => cuts.push((self.server(a)?, self.server(b)?)),
+            ["cut-link", a, b] => {
+                let (a, b) = (self.server(a)?, self.server(b)?);
+                [(a, b), (b, a)]
+                    .into_iter()
+                    .for_each(|(a, b)| self.world().cut(a, b, true, false));
+            }
+            ["one-way-link", a, "->", b] => {
+                let (a, b) = (self.server(a)?, self.server(b)?);
+                self.world().cut(a, b, true, false);
+            }
             ["reset", a, b] => {
                 let (a, b) = (self.server(a)?, self.server(b)?);
                 self.world().reset_link(a, b);
