@@ -225,7 +225,15 @@ impl Trial {
         let (cluster, ids) = (&self.cluster, self.ids());
         let histories = || {
             let history = |id: &String| {
-                let lines = cluster.messages(id, ROOM).stdout.lines().map(str::to_string).collect();
+                let mut shown = None;
+                // One whose disk was full has much to catch up with, and says that there may be more than it shows.
+                wait_until(&format!("{id} shows all that there is"), || {
+                    let tail = cluster.tail(id, ROOM, 0, &[]);
+                    let all = tail.status.success();
+                    shown = Some(tail.stdout);
+                    all
+                });
+                let lines = shown.unwrap_or_default().lines().map(str::to_string).collect();
                 (id.clone(), lines)
             };
             ids.iter().map(history).collect()
