@@ -294,6 +294,8 @@ pub const DIAL_REST_MAX: Span = Span::from_ms(1_000);
 pub const LINGER_TIMEOUT: Span = Span::from_ms(2_000);
 /// The same complaint about datagrams is logged at most so often.
 pub const COMPLAINT_INTERVAL: Span = Span::from_ms(60_000);
+/// Turns of the poll loop are counted by their lengths for so long, and for as long again after that.
+pub const TURNS_COUNTED_FOR: Span = Span::from_ms(60_000);
 /// A turn that begins so much later than its deadline was held up: what waits is read before anybody is suspected.
 pub const LATE_WAKE: Span = Span::from_ms(20);
 /// Rounds of reading after a late wake: 16 full rounds are more than socket buffers hold.

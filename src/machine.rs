@@ -22,6 +22,8 @@ pub fn usage() -> Usage {
         resident_bytes: pages * rustix::param::page_size() as u64,
         processors: processors(),
         processor: u16::try_from(sched_getcpu()).unwrap_or(u16::MAX),
+        turn_most_us: 0,
+        turn_longest_us: 0,
     }
 }
 

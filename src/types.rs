@@ -196,6 +196,10 @@ pub struct Usage {
     pub processors: Vec<u16>,
     /// The processor on which this was answered.
     pub processor: u16,
+    /// Microseconds within which 99.9 % of its poll loop's turns of the last minute or two ended; 0 without such a loop.
+    pub turn_most_us: u64,
+    /// Microseconds of the longest of these turns.
+    pub turn_longest_us: u64,
 }
 
 /// The `id` of a server in the configuration, kept inline so that it is `Copy`.

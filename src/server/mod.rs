@@ -28,6 +28,7 @@ pub mod resolve;
 pub mod signals;
 pub mod start;
 pub mod timers;
+mod turns;
 
 #[cfg(test)]
 mod link_tests;

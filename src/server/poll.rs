@@ -18,12 +18,13 @@ use super::peers::Peers;
 use super::resolve::Found;
 use super::signals::{Signals, Wish};
 use super::timers::Timers;
+use super::turns::Turns;
 use super::{Alarm, Context, Door, Failure, Ids};
 use crate::limits;
 use crate::log::directory::DataDir;
 use crate::machine;
 use crate::node::{Effect, Input, Node};
-use crate::types::{ConnId, Level, Now, ServerId, Tick};
+use crate::types::{ConnId, Level, Now, ServerId, Tick, Usage};
 use crate::wire::client::Response;
 
 /// Under these the fixed sources are told of; connections come after them.
@@ -90,6 +91,7 @@ pub struct Server {
     /// Locked as long as the server runs.
     pub(super) _data: DataDir,
     pub(super) scratch: Vec<u8>,
+    turns: Turns,
     stage: Stage,
     complaints: Complaints,
     /// Why this directory's word doesn't count any more.
@@ -160,6 +162,7 @@ impl Server {
             ports: parts.ports,
             _data: parts.data,
             scratch: vec![0; SCRATCH_BYTES],
+            turns: Turns::new(),
             stage: Stage::Running,
             complaints: Complaints::default(),
             renounced: None,
@@ -227,10 +230,11 @@ impl Server {
     /// Waits until something is ready or `wake` has come, and notes what is ready. The system rounds the time-out up, so that
     /// what was waited for is due when the wait is over.
     fn wait(&mut self, events: &mut Events, wake: Option<Tick>) -> Result<(), Failure> {
+        let now = self.clock.now().tick;
+        self.turns.note(self.now.tick, now);
         let timeout = if self.is_busy() {
             Some(Duration::ZERO)
         } else {
-            let now = self.clock.now().tick;
             wake.map(|wake| Duration::from_micros(wake.since(now).0))
         };
         self.look(events, timeout)
@@ -437,7 +441,12 @@ impl Server {
             Effect::Datagram(datagram) => self.datagrams.send(datagram, self.node.sender(), self.now.tick),
             Effect::Reply(conn, response) => self.clients.reply(conn, &response),
             Effect::Usage(conn, id) => {
-                let usage = machine::usage();
+                let (turn_most_us, turn_longest_us) = self.turns.lengths();
+                let usage = Usage {
+                    turn_most_us,
+                    turn_longest_us,
+                    ..machine::usage()
+                };
                 self.clients.reply(conn, &Response::Usage { id, usage });
             }
             Effect::Deliver(conn) => self.clients.deliver(conn),

@@ -548,9 +548,15 @@ mod tests {
                 resident_bytes: 1 << 20,
                 processors: vec![0, 1],
                 processor: 1,
+                turn_most_us: 250,
+                turn_longest_us: 300,
             },
         };
-        assert_eq!(body(&usage), [18, 5, 251, 44, 1, 2, 252, 0, 0, 16, 0, 2, 0, 1, 1]);
+        let turns = [250, 251, 44, 1];
+        assert_eq!(
+            body(&usage),
+            [&[18, 5, 251, 44, 1, 2, 252, 0, 0, 16, 0, 2, 0, 1, 1], &turns[..]].concat()
+        );
         out.clear();
         encode_request(&Request::Usage { id: 5 }, &mut out);
         assert_eq!(out, [2, 0, 0, 0, 11, 5]);
