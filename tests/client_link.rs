@@ -70,7 +70,7 @@ impl Peer {
         let Command::Post { head, text, .. } = command::decode(&bytes).unwrap() else {
             panic!("not a post")
         };
-        (head.seq.0, text)
+        (head.seq.0, text.into_owned())
     }
 
     fn ack(&mut self, seqs: &[u64]) {

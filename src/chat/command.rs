@@ -2,6 +2,8 @@
 //! enters the log; what depends on state is a result of `apply`. An entry's items can be told from the entry alone (the
 //! place in the room apart), so that history read from the log is what the live readers saw.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -53,9 +55,10 @@ pub struct Head {
     pub lamport: Lamport,
 }
 
-/// A command as it stands in the log, behind its [`Stamp`]. The kinds' numbers are in `wire::command`.
+/// A command as it stands in the log, behind its [`Stamp`]. The kinds' numbers are in `wire::command`. One that was decoded borrows its texts
+/// from the bytes that it was decoded from: every message is decoded several times, and none of these needs a copy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Command {
+pub enum Command<'a> {
     /// A message. `user` is the session's name, so that the entry can be read without the state; another is refused.
     Post {
         /// The session and number.
@@ -63,9 +66,9 @@ pub enum Command {
         /// The room.
         room: RoomId,
         /// The name under which it was sent.
-        user: String,
+        user: Cow<'a, str>,
         /// What it says.
-        text: String,
+        text: Cow<'a, str>,
         /// The same key of the same client's key posts only once.
         dedup: Option<DedupKey>,
     },
@@ -74,7 +77,7 @@ pub enum Command {
         /// The session and number.
         head: Head,
         /// The name under which it was sent.
-        user: String,
+        user: Cow<'a, str>,
         /// The room's name.
         room: Name,
         /// A room of that name that exists is the outcome, not an error.
@@ -85,7 +88,7 @@ pub enum Command {
         /// The session and number.
         head: Head,
         /// The name under which it was sent.
-        user: String,
+        user: Cow<'a, str>,
         /// The room's name.
         room: Name,
     },
@@ -94,7 +97,7 @@ pub enum Command {
         /// The session and number.
         head: Head,
         /// The name under which it was sent.
-        user: String,
+        user: Cow<'a, str>,
         /// The room.
         room: RoomId,
     },
@@ -103,18 +106,18 @@ pub enum Command {
         /// The session and number.
         head: Head,
         /// The name under which it was sent.
-        user: String,
+        user: Cow<'a, str>,
         /// The room.
         room: RoomId,
         /// The new topic; may be empty.
-        text: String,
+        text: Cow<'a, str>,
     },
     /// Takes another name for the session.
     Rename {
         /// The session and number.
         head: Head,
         /// The name until now.
-        user: String,
+        user: Cow<'a, str>,
         /// The new one.
         name: Name,
     },
@@ -130,7 +133,7 @@ pub enum Command {
         /// The session and number.
         head: Head,
         /// The name under which it was sent.
-        user: String,
+        user: Cow<'a, str>,
     },
     /// Opens a session. The same secret again finds the session that it opened.
     Open {
@@ -156,7 +159,7 @@ pub enum Command {
         /// The session.
         session: SessionId,
         /// Its name, so that the entry can be read without the state.
-        user: String,
+        user: Cow<'a, str>,
     },
     /// From the leader: the session has expired; its outcomes are forgotten.
     Expire {

@@ -7,7 +7,7 @@ use crate::types::{ClientSeq, SessionId};
 /// What the items of this command say, if it makes any. Whether it makes any, and where, only
 /// [`State::apply`](super::State::apply) knows.
 #[must_use]
-pub fn content(command: &Command) -> Option<Content<'_>> {
+pub fn content<'a>(command: &'a Command<'_>) -> Option<Content<'a>> {
     match command {
         Command::Post { user, text, .. } => Some(Content::Message { user, text }),
         Command::Create { user, .. } => Some(Content::Created { user }),
@@ -32,7 +32,7 @@ pub fn content(command: &Command) -> Option<Content<'_>> {
 
 /// The head of a command of a session; `None` for the others.
 #[must_use]
-pub fn head(command: &Command) -> Option<&Head> {
+pub fn head<'a>(command: &'a Command<'_>) -> Option<&'a Head> {
     match command {
         Command::Post { head, .. }
         | Command::Create { head, .. }
@@ -54,7 +54,7 @@ pub fn head(command: &Command) -> Option<&Head> {
 
 /// The name under which a session's command was sent; `None` where the session's name doesn't matter.
 #[must_use]
-pub fn user(command: &Command) -> Option<&str> {
+pub fn user<'a>(command: &'a Command<'_>) -> Option<&'a str> {
     match command {
         Command::Post { user, .. }
         | Command::Create { user, .. }
@@ -69,6 +69,6 @@ pub fn user(command: &Command) -> Option<&str> {
 
 /// The session and number by which a client knows its own items; zeros if no command of a session made them.
 #[must_use]
-pub fn origin(command: &Command) -> (SessionId, ClientSeq) {
+pub fn origin(command: &Command<'_>) -> (SessionId, ClientSeq) {
     head(command).map_or((SessionId(0), ClientSeq(0)), |head| (head.session, head.seq))
 }

@@ -117,7 +117,7 @@ impl State {
     ///
     /// # Panics
     /// If `index` isn't the one after [`State::applied`]: the caller has lost its place in the log.
-    pub fn apply(&mut self, index: LogIndex, stamp: &Stamp, command: &Command) -> Applied {
+    pub fn apply(&mut self, index: LogIndex, stamp: &Stamp, command: &Command<'_>) -> Applied {
         self.advance(index);
         // Leaders stamp values that never go back. The maximum keeps expiry in order even if one did.
         self.clock.lamport = self.clock.lamport.max(stamp.lamport);
@@ -247,7 +247,7 @@ impl State {
     /// What has run out at that log age, at most `max` commands. It is the same until the commands are applied, so the leader
     /// asks again only then.
     #[must_use]
-    pub fn due(&self, age_ms: u64, max: usize) -> Vec<Command> {
+    pub fn due(&self, age_ms: u64, max: usize) -> Vec<Command<'static>> {
         let release_ms = self.settings.name_release_ms;
         let expiry_ms = self.settings.session_expiry_ms;
         let releases = self
@@ -257,7 +257,7 @@ impl State {
             .filter_map(|(_, id)| self.sessions.get(id))
             .map(|session| Command::Release {
                 session: session.id,
-                user: session.name.shown.clone(),
+                user: session.name.shown.clone().into(),
             });
         let expiries = self
             .sessions

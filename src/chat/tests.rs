@@ -3,6 +3,8 @@
 mod image;
 mod random;
 
+use std::borrow::Cow;
+
 use super::command::*;
 use super::*;
 use crate::limits;
@@ -69,16 +71,16 @@ impl Log {
     fn next(
         &mut self,
         id: SessionId,
-        make: impl FnOnce(Head, String) -> Command,
+        make: impl FnOnce(Head, Cow<'static, str>) -> Command<'static>,
     ) -> (Outcome, Vec<(RoomId, Position, Seq)>) {
         let session = self.state.session(id).expect("an open session");
-        let command = make(head(id, session.last.0 + 1), session.name.shown.clone());
+        let command = make(head(id, session.last.0 + 1), session.name.shown.clone().into());
         let applied = self.apply(&command);
         (outcome(&applied), applied.items)
     }
 
     fn say(&mut self, id: SessionId, room: RoomId, text: &str) -> Outcome {
-        let text = text.to_string();
+        let text = text.to_string().into();
         self.next(id, |head, user| Command::Post {
             head,
             room,
@@ -145,12 +147,12 @@ fn head(session: SessionId, seq: u64) -> Head {
     }
 }
 
-fn post(id: SessionId, seq: u64, user: &str) -> Command {
+fn post(id: SessionId, seq: u64, user: &str) -> Command<'_> {
     Command::Post {
         head: head(id, seq),
         room: LOBBY,
-        user: user.to_string(),
-        text: "hello".to_string(),
+        user: user.into(),
+        text: "hello".into(),
         dedup: None,
     }
 }
@@ -269,7 +271,7 @@ fn an_idempotency_key_posts_once_across_sessions_of_its_key() {
         head,
         room: LOBBY,
         user,
-        text: "x".to_string(),
+        text: "x".into(),
         dedup: Some(DedupKey([7; 16])),
     };
     let (first, items) = log.next(one, keyed);
@@ -320,7 +322,7 @@ fn a_silent_session_loses_its_name_and_takes_it_back_if_it_is_free() {
     log.join(ann, "lobby");
     let release = Command::Release {
         session: ann,
-        user: "ann".to_string(),
+        user: "ann".into(),
     };
     log.age_ms += limits::NAME_RELEASE.as_ms() - 10;
     log.touch(ann);
@@ -441,7 +443,7 @@ fn a_topic_needs_membership() {
         head,
         user,
         room: LOBBY,
-        text: "news".to_string(),
+        text: "news".into(),
     };
     assert_eq!(log.next(ann, topic), (refused(Code::NotMember), vec![]));
     log.join(ann, "lobby");

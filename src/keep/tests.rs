@@ -229,7 +229,7 @@ impl House {
             unacknowledged: ClientSeq(last.0 + 1),
             lamport: Lamport(0),
         };
-        let (user, text) = ("ann".to_owned(), text.to_owned());
+        let (user, text) = ("ann".into(), text.into());
         self.command(&Command::Post {
             head,
             room: RoomId::LOBBY,

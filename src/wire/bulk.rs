@@ -220,8 +220,8 @@ mod tests {
                         lamport: Lamport(next),
                     },
                     room: RoomId(n),
-                    user: "bench-1".to_string(),
-                    text: text.clone(),
+                    user: "bench-1".into(),
+                    text: text.as_str().into(),
                     dedup: None,
                 };
                 let mut wanted = Vec::new();

@@ -32,13 +32,13 @@ const TRIM: u16 = 40;
 
 /// The bytes of a command, as clients send it.
 #[must_use]
-pub fn encode(command: &Command) -> Blob {
+pub fn encode(command: &Command<'_>) -> Blob {
     let mut out = Vec::with_capacity(128);
     encode_into(command, &mut out);
     Blob(out.into())
 }
 
-fn encode_into(command: &Command, out: &mut Vec<u8>) {
+fn encode_into(command: &Command<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; ENVELOPE_BYTES]);
     let kind = match command {
@@ -127,7 +127,7 @@ fn encode_into(command: &Command, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// [`Error::Version`] for a kind or version of a later program, [`Error::Malformed`] for anything else.
-pub fn decode(bytes: &[u8]) -> Result<Command, Error> {
+pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Error> {
     const LIMIT: usize = 2 * limits::PAYLOAD_BYTES_MAX;
     let Some((envelope, body)) = bytes.split_first_chunk::<ENVELOPE_BYTES>() else {
         return Err(Error::Malformed {
@@ -152,47 +152,67 @@ pub fn decode(bytes: &[u8]) -> Result<Command, Error> {
     }
     Ok(match kind {
         POST => {
-            let (head, room, user, text, dedup) = decode_body::<_, LIMIT>(body, "post")?;
+            let (head, room, user, text, dedup): (_, _, &str, &str, _) = decode_body::<_, LIMIT>(body, "post")?;
             Command::Post {
                 head,
                 room,
-                user,
-                text,
+                user: user.into(),
+                text: text.into(),
                 dedup,
             }
         }
         CREATE => {
-            let (head, user, room, or_find) = decode_body::<_, LIMIT>(body, "create")?;
+            let (head, user, room, or_find): (_, &str, _, _) = decode_body::<_, LIMIT>(body, "create")?;
             Command::Create {
                 head,
-                user,
+                user: user.into(),
                 room,
                 or_find,
             }
         }
         JOIN => {
-            let (head, user, room) = decode_body::<_, LIMIT>(body, "join")?;
-            Command::Join { head, user, room }
+            let (head, user, room): (_, &str, _) = decode_body::<_, LIMIT>(body, "join")?;
+            Command::Join {
+                head,
+                user: user.into(),
+                room,
+            }
         }
         LEAVE => {
-            let (head, user, room) = decode_body::<_, LIMIT>(body, "leave")?;
-            Command::Leave { head, user, room }
+            let (head, user, room): (_, &str, _) = decode_body::<_, LIMIT>(body, "leave")?;
+            Command::Leave {
+                head,
+                user: user.into(),
+                room,
+            }
         }
         TOPIC => {
-            let (head, user, room, text) = decode_body::<_, LIMIT>(body, "topic")?;
-            Command::Topic { head, user, room, text }
+            let (head, user, room, text): (_, &str, _, &str) = decode_body::<_, LIMIT>(body, "topic")?;
+            Command::Topic {
+                head,
+                user: user.into(),
+                room,
+                text: text.into(),
+            }
         }
         RENAME => {
-            let (head, user, name) = decode_body::<_, LIMIT>(body, "rename")?;
-            Command::Rename { head, user, name }
+            let (head, user, name): (_, &str, _) = decode_body::<_, LIMIT>(body, "rename")?;
+            Command::Rename {
+                head,
+                user: user.into(),
+                name,
+            }
         }
         SKIP => {
             let (head, code) = decode_body::<_, LIMIT>(body, "skip")?;
             Command::Skip { head, code }
         }
         CLOSE => {
-            let (head, user) = decode_body::<_, LIMIT>(body, "close")?;
-            Command::Close { head, user }
+            let (head, user): (_, &str) = decode_body::<_, LIMIT>(body, "close")?;
+            Command::Close {
+                head,
+                user: user.into(),
+            }
         }
         OPEN => {
             let (name, key, secret, lamport) = decode_body::<_, LIMIT>(body, "open")?;
@@ -208,8 +228,11 @@ pub fn decode(bytes: &[u8]) -> Result<Command, Error> {
             Command::Touch { server, sessions }
         }
         RELEASE => {
-            let (session, user) = decode_body::<_, LIMIT>(body, "release")?;
-            Command::Release { session, user }
+            let (session, user): (_, &str) = decode_body::<_, LIMIT>(body, "release")?;
+            Command::Release {
+                session,
+                user: user.into(),
+            }
         }
         EXPIRE => Command::Expire {
             session: decode_body::<_, LIMIT>(body, "expire")?,
@@ -249,7 +272,7 @@ pub fn payload(stamp: &Stamp, command: &[u8]) -> Blob {
 ///
 /// # Errors
 /// As [`decode`].
-pub fn open_payload(payload: &[u8]) -> Result<(Stamp, Command), Error> {
+pub fn open_payload(payload: &[u8]) -> Result<(Stamp, Command<'_>), Error> {
     let Some((stamp, command)) = payload.split_first_chunk::<STAMP_BYTES>() else {
         return Err(Error::Malformed {
             what: "payload",
@@ -271,6 +294,8 @@ pub fn open_payload(payload: &[u8]) -> Result<(Stamp, Command), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use crate::chat::command::{Code, DedupKey, Head, KeyId, Name, SecretHash, Settings};
     use crate::types::{ClientSeq, LogIndex, RoomId, ServerId, SessionId};
@@ -291,14 +316,14 @@ mod tests {
         }
     }
 
-    fn all() -> Vec<Command> {
-        let user = "Ann".to_string();
+    fn all() -> Vec<Command<'static>> {
+        let user = Cow::Borrowed("Ann");
         vec![
             Command::Post {
                 head: head(),
                 room: RoomId(1),
                 user: user.clone(),
-                text: "hi".to_string(),
+                text: "hi".into(),
                 dedup: Some(DedupKey([9; 16])),
             },
             Command::Create {
@@ -321,7 +346,7 @@ mod tests {
                 head: head(),
                 user: user.clone(),
                 room: RoomId(1),
-                text: "t".to_string(),
+                text: "t".into(),
             },
             Command::Rename {
                 head: head(),

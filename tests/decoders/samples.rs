@@ -1,5 +1,7 @@
 //! Good bytes of every kind, from which bad ones are made. The corpus of the fuzz targets holds them too.
 
+use std::borrow::Cow;
+
 use syncnet::chat::State;
 use syncnet::chat::command::{Code, Command, DedupKey, Head, KeyId, Name, Outcome, SecretHash, Settings, Stamp};
 use syncnet::cluster::members::encode_members;
@@ -222,20 +224,20 @@ fn responses() -> Vec<Vec<u8>> {
     responses.iter().map(encode).collect()
 }
 
-fn commands() -> Vec<Command> {
+fn commands() -> Vec<Command<'static>> {
     let head = Head {
         session: SessionId(300),
         seq: ClientSeq(7),
         unacknowledged: ClientSeq(5),
         lamport: Lamport(70_000),
     };
-    let (user, room) = ("ann".to_owned(), RoomId(1));
+    let (user, room) = (Cow::Borrowed("ann"), RoomId(1));
     vec![
         Command::Post {
             head,
             room,
             user: user.clone(),
-            text: "hello".to_owned(),
+            text: "hello".into(),
             dedup: Some(DedupKey([3; 16])),
         },
         Command::Create {
@@ -248,7 +250,7 @@ fn commands() -> Vec<Command> {
             head,
             user: user.clone(),
             room,
-            text: "new".to_owned(),
+            text: "new".into(),
         },
         Command::Skip {
             head,
@@ -504,7 +506,7 @@ fn portable_checkpoint() -> Vec<u8> {
         unacknowledged: ClientSeq(1),
         lamport: Lamport(0),
     };
-    let (user, room) = ("Ann".to_owned(), RoomId(2));
+    let (user, room) = (Cow::Borrowed("Ann"), RoomId(2));
     let commands = [
         Command::Open {
             name: name("Ann"),
@@ -527,7 +529,7 @@ fn portable_checkpoint() -> Vec<u8> {
             head: head(3),
             room,
             user,
-            text: "hello".to_owned(),
+            text: "hello".into(),
             dedup: Some(DedupKey([3; 16])),
         },
     ];

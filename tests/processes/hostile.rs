@@ -94,7 +94,7 @@ impl Normal {
         );
         let outcome = normal.command(|head| Command::Create {
             head,
-            user: user.clone(),
+            user: user.clone().into(),
             room: room.clone(),
             or_find: true,
         });
@@ -102,7 +102,11 @@ impl Normal {
             panic!("no room: {outcome:?}");
         };
         normal.room = id;
-        normal.command(|head| Command::Join { head, user, room });
+        normal.command(|head| Command::Join {
+            head,
+            user: user.into(),
+            room,
+        });
         normal
     }
 
@@ -130,7 +134,7 @@ impl Normal {
     }
 
     #[track_caller]
-    fn command(&mut self, make: impl FnOnce(Head) -> Command) -> Outcome {
+    fn command<'a>(&mut self, make: impl FnOnce(Head) -> Command<'a>) -> Outcome {
         self.seq += 1;
         let command = make(Head {
             session: self.session,
@@ -163,8 +167,8 @@ impl Normal {
         let outcome = self.command(|head| Command::Post {
             head,
             room,
-            user: name.to_owned(),
-            text: "hello".to_owned(),
+            user: name.into(),
+            text: "hello".into(),
             dedup: None,
         });
         assert!(matches!(outcome, Outcome::Posted { .. }), "{outcome:?}");

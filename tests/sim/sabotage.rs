@@ -147,7 +147,7 @@ pub fn altered(sabotage: Option<Sabotage>, mut answer: ReadAnswer) -> ReadAnswer
 }
 
 /// Puts another command into an entry, in the same form and with the same stamp.
-fn alter(entry: &mut Entry, change: impl Fn(Command) -> Option<Command>) {
+fn alter(entry: &mut Entry, change: impl Fn(Command<'_>) -> Option<Command<'_>>) {
     if entry.kind == EntryKind::Command
         && let Ok((stamp, command)) = command::open_payload(&entry.payload)
         && let Some(other) = change(command)
@@ -156,7 +156,7 @@ fn alter(entry: &mut Entry, change: impl Fn(Command) -> Option<Command>) {
     }
 }
 
-fn other_text(command: Command) -> Option<Command> {
+fn other_text(command: Command<'_>) -> Option<Command<'_>> {
     match command {
         Command::Post {
             head,
@@ -168,14 +168,14 @@ fn other_text(command: Command) -> Option<Command> {
             head,
             room,
             user,
-            text: text.replacen('/', ":", 1),
+            text: text.replacen('/', ":", 1).into(),
             dedup,
         }),
         _ => None,
     }
 }
 
-fn nobody(command: Command) -> Option<Command> {
+fn nobody(command: Command<'_>) -> Option<Command<'_>> {
     matches!(command, Command::Open { .. }).then(|| Command::Touch {
         server: server_id(0),
         sessions: Vec::new(),

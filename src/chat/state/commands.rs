@@ -11,7 +11,7 @@ use crate::types::{LogIndex, RoomId, SessionId};
 impl State {
     // --- Commands of no session -----------------------------------------------------------------
 
-    pub(super) fn other_command(&mut self, index: LogIndex, command: &Command, items: &mut Vec<Placed>) -> Answer {
+    pub(super) fn other_command(&mut self, index: LogIndex, command: &Command<'_>, items: &mut Vec<Placed>) -> Answer {
         match command {
             Command::Open { name, key, secret, .. } => {
                 let result = self.open(index, name, *key, *secret);
@@ -141,7 +141,7 @@ impl State {
         index: LogIndex,
         stamp: &Stamp,
         head: &Head,
-        command: &Command,
+        command: &Command<'_>,
         items: &mut Vec<Placed>,
     ) -> Verdict {
         let id = head.session;
@@ -183,7 +183,7 @@ impl State {
         index: LogIndex,
         stamp: &Stamp,
         id: SessionId,
-        command: &Command,
+        command: &Command<'_>,
         items: &mut Vec<Placed>,
     ) -> Result<Outcome, Code> {
         match command {

@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use std::collections::BTreeMap;
 
 /// Mostly sensible commands of few sessions, names, rooms and keys, so that they meet; some senseless ones.
-pub(super) fn random_command(rng: &mut Rng, state: &State) -> Command {
+pub(super) fn random_command(rng: &mut Rng, state: &State) -> Command<'static> {
     let sessions: Vec<SessionId> = state.sessions().ids().collect();
     let id = rng.pick(&sessions).copied().unwrap_or(SessionId(rng.below(4)));
     let session = state.session(id);
@@ -24,9 +24,9 @@ pub(super) fn random_command(rng: &mut Rng, state: &State) -> Command {
     };
     let names = ["ann", "Ann", "bob", "cy", "dee", ""];
     let any_name = name(rng.pick(&names).copied().unwrap_or("ann"));
-    let user = match session {
-        Some(session) if !rng.chance(5) => session.name.shown.clone(),
-        _ => any_name.shown.clone(),
+    let user: Cow<'_, str> = match session {
+        Some(session) if !rng.chance(5) => session.name.shown.clone().into(),
+        _ => any_name.shown.clone().into(),
     };
     let rooms: Vec<RoomId> = state.rooms_after(RoomId(0)).map(|room| room.id).collect();
     let room = rng.pick(&rooms).copied().filter(|_| !rng.chance(3));
@@ -59,7 +59,7 @@ pub(super) fn random_command(rng: &mut Rng, state: &State) -> Command {
             head,
             user,
             room,
-            text: "t".repeat(rng.below(20) as usize),
+            text: "t".repeat(rng.below(20) as usize).into(),
         },
         18..=20 => Command::Rename {
             head,
@@ -93,7 +93,7 @@ pub(super) fn random_command(rng: &mut Rng, state: &State) -> Command {
             head,
             room,
             user,
-            text: "m".to_string(),
+            text: "m".into(),
             dedup: rng.chance(40).then(|| DedupKey([rng.below(20) as u8; 16])),
         },
     }

@@ -1,5 +1,7 @@
 //! Connections that are ready to work: to which servers, with which sessions and rooms, and how they end.
 
+use std::borrow::Cow;
+
 use super::net::Net;
 use super::{Setup, Trouble};
 use crate::chat::command::{Command, Head, Name, Outcome};
@@ -167,10 +169,10 @@ fn command(
     net: &mut Net,
     links: &[usize],
     sessions: &mut [Session],
-    make: impl Fn(Head, String) -> Command,
+    make: impl Fn(Head, Cow<'static, str>) -> Command<'static>,
 ) -> Result<Vec<Outcome>, Trouble> {
     let given = |n: usize| match sessions.get(n) {
-        Some(session) => Request::Command(command::encode(&make(session.head(), session.name.clone()))),
+        Some(session) => Request::Command(command::encode(&make(session.head(), session.name.clone().into()))),
         None => Request::Ping { id: 0 },
     };
     let wanted: Vec<ClientSeq> = sessions.iter().map(|session| session.last.next()).collect();

@@ -221,9 +221,9 @@ fn command(command: &Command) -> Fields {
             dedup,
         } => {
             let fields = from("post", head)
-                .text("user", user)
+                .text("user", &**user)
                 .number("room", room.0)
-                .text("text", text);
+                .text("text", &**text);
             match dedup {
                 Some(dedup) => fields.hex("dedup", &dedup.0),
                 None => fields,
@@ -235,18 +235,18 @@ fn command(command: &Command) -> Fields {
             room,
             or_find,
         } => from("create", head)
-            .text("user", user)
+            .text("user", &**user)
             .text("room_name", &room.shown)
             .with("or_find", Value::Flag(*or_find)),
-        Command::Join { head, user, room } => from("join", head).text("user", user).text("room_name", &room.shown),
-        Command::Leave { head, user, room } => from("leave", head).text("user", user).number("room", room.0),
+        Command::Join { head, user, room } => from("join", head).text("user", &**user).text("room_name", &room.shown),
+        Command::Leave { head, user, room } => from("leave", head).text("user", &**user).number("room", room.0),
         Command::Topic { head, user, room, text } => from("topic", head)
-            .text("user", user)
+            .text("user", &**user)
             .number("room", room.0)
-            .text("text", text),
-        Command::Rename { head, user, name } => from("rename", head).text("user", user).text("name", &name.shown),
+            .text("text", &**text),
+        Command::Rename { head, user, name } => from("rename", head).text("user", &**user).text("name", &name.shown),
         Command::Skip { head, code } => from("skip", head).text("code", code.name()),
-        Command::Close { head, user } => from("close", head).text("user", user),
+        Command::Close { head, user } => from("close", head).text("user", &**user),
         Command::Open { name, key, .. } => of("open").text("name", &name.shown).hex("key", &key.0),
         Command::Touch { server, sessions } => {
             let sessions = sessions
@@ -256,7 +256,7 @@ fn command(command: &Command) -> Fields {
                 .text("server", server.as_str())
                 .with("sessions", Value::Rows(sessions.collect()))
         }
-        Command::Release { session, user } => of("release").number("session", session.0).text("user", user),
+        Command::Release { session, user } => of("release").number("session", session.0).text("user", &**user),
         Command::Expire { session } => of("expire").number("session", session.0),
         Command::ForgetKeys => of("forget-keys"),
         Command::Settings(settings) => of("settings")

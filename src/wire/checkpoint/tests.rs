@@ -59,14 +59,14 @@ fn state() -> State {
     };
     apply(Command::Join {
         head: command_head(1),
-        user: "Ann".to_string(),
+        user: "Ann".into(),
         room: name("lobby"),
     });
     apply(Command::Post {
         head: command_head(2),
         room: RoomId(1),
-        user: "Ann".to_string(),
-        text: "hi".to_string(),
+        user: "Ann".into(),
+        text: "hi".into(),
         dedup: Some(DedupKey([9; 16])),
     });
     apply(Command::Trim { index: LogIndex(3) });
