@@ -85,6 +85,8 @@ pub const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_CEILING + 2048;
 pub const INFLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of entries in one append to a follower.
 pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// What an entry costs in a frame or in memory beside its payload, in bytes.
+pub const ENTRY_OVERHEAD_BYTES: usize = 48;
 /// Entries in one append to a follower.
 pub const APPEND_ENTRIES_MAX: usize = 8192;
 /// Bytes of recent entries kept in memory for followers and for applying.
@@ -131,6 +133,9 @@ pub const CHECKPOINT_PIECE_BYTES_MAX: usize = 256 * 1024;
 pub const CHECKPOINT_TIMEOUT: Span = Span::from_ms(2_000);
 /// The rest before a leader that has no checkpoint to send looks again.
 pub const CHECKPOINT_REST: Span = Span::from_ms(1_000);
+
+/// Bytes of memory that is kept between two turns for gathering what comes in one: the next turn's share is about the same.
+pub const PIECES_KEPT_BYTES: usize = 256 * 1024;
 
 /// Entries applied in a turn: some 10 ms; what is left is applied in the next.
 pub const APPLIES_PER_TURN: usize = 8192;

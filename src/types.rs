@@ -267,15 +267,23 @@ impl<'de> Deserialize<'de> for ServerId {
 }
 
 /// Shared, immutable bytes: an entry's payload is the same memory in the log batch, in the cache
-/// and in the frames to every follower.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Blob(pub Arc<[u8]>);
+/// and in the frames to every follower. What came together may be slices of one piece of memory ([`Pieces`]), which lives as long as
+/// any of them.
+#[derive(Clone)]
+pub struct Blob {
+    memory: Arc<[u8]>,
+    from: u32,
+    to: u32,
+}
 
 impl Blob {
     /// Copies the bytes once.
+    ///
+    /// # Panics
+    /// If they are 4 GiB or more: nothing that is ever in a blob is more than a few MiB.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Blob {
-        Blob(Arc::from(bytes))
+        Blob::of(Arc::from(bytes), 0, bytes.len())
     }
 
     /// No bytes.
@@ -283,24 +291,92 @@ impl Blob {
     pub fn empty() -> Blob {
         Blob::new(&[])
     }
+
+    fn of(memory: Arc<[u8]>, from: usize, to: usize) -> Blob {
+        let place = |at: usize| u32::try_from(at).expect("a blob is far below 4 GiB");
+        Blob {
+            from: place(from),
+            to: place(to),
+            memory,
+        }
+    }
 }
 
 impl std::ops::Deref for Blob {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.memory[self.from as usize..self.to as usize]
+    }
+}
+
+impl PartialEq for Blob {
+    fn eq(&self, other: &Blob) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Blob {}
+
+impl std::hash::Hash for Blob {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+/// Bytes that are gathered one behind the other to become blobs in one piece of memory: one allocation for all that comes in a turn.
+/// Keeps the memory in which it gathers for the next time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Pieces {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Pieces {
+    /// Bytes of all pieces.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// One piece more, of what `write` appends.
+    pub fn push_with<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let written = write(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+        written
+    }
+
+    /// One piece more.
+    pub fn push(&mut self, piece: &[u8]) {
+        self.push_with(|bytes| bytes.extend_from_slice(piece));
+    }
+
+    /// The pieces in their order; there are none any more then.
+    pub fn take(&mut self) -> impl Iterator<Item = Blob> {
+        let memory: Arc<[u8]> = Arc::from(self.bytes.as_slice());
+        self.bytes.clear();
+        self.bytes.shrink_to(limits::PIECES_KEPT_BYTES);
+        let mut from = 0;
+        self.ends
+            .drain(..)
+            .map(move |to| Blob::of(Arc::clone(&memory), std::mem::replace(&mut from, to), to))
     }
 }
 
 impl fmt::Debug for Blob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+        write!(f, "{} bytes", self.len())
     }
 }
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
+        serializer.serialize_bytes(self)
     }
 }
 
@@ -316,7 +392,7 @@ impl<'de> Deserialize<'de> for Blob {
                 Ok(Blob::new(bytes))
             }
             fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Blob, E> {
-                Ok(Blob(bytes.into()))
+                Ok(Blob::new(&bytes))
             }
         }
         deserializer.deserialize_bytes(Raw)

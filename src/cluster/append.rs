@@ -13,14 +13,22 @@ impl Cluster {
     /// Whether [`propose`](Cluster::propose) would take something.
     #[must_use]
     pub fn can_propose(&self) -> bool {
+        self.room_for_proposals() > 0
+    }
+
+    /// Bytes of entries (payloads, and [`limits::ENTRY_OVERHEAD_BYTES`] each) that [`propose`](Cluster::propose) would take now; the
+    /// last of them may go beyond.
+    #[must_use]
+    pub fn room_for_proposals(&self) -> usize {
         match &self.role {
-            RoleState::Leader(leader) => {
-                leader.transfer.is_none()
+            RoleState::Leader(leader)
+                if leader.transfer.is_none()
                     && self.stopping.is_none()
-                    && leader.uncommitted_bytes < limits::UNCOMMITTED_BYTES_MAX
-                    && self.durability.pending() < limits::UNPERSISTED_APPENDS_MAX
+                    && self.durability.pending() < limits::UNPERSISTED_APPENDS_MAX =>
+            {
+                limits::UNCOMMITTED_BYTES_MAX.saturating_sub(leader.uncommitted_bytes)
             }
-            _ => false,
+            _ => 0,
         }
     }
 

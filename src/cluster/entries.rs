@@ -9,12 +9,9 @@ use crate::cluster::message::{Entry, Hole, LogPosition, Recovered};
 use crate::limits;
 use crate::types::{LogIndex, Term};
 
-/// What an entry costs in a frame or in memory beside its payload.
-pub(super) const ENTRY_OVERHEAD_BYTES: usize = 48;
-
 /// The bytes that an entry counts for in every budget.
 pub(super) fn entry_bytes(entry: &Entry) -> usize {
-    entry.payload.len() + ENTRY_OVERHEAD_BYTES
+    entry.payload.len() + limits::ENTRY_OVERHEAD_BYTES
 }
 
 /// The log as far as it is in memory.

@@ -287,6 +287,10 @@ impl Doors {
 
     pub fn set_timer(&mut self, conn: ConnId, at: Option<Tick>) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
+        // All that is applied in a turn puts it off to the same moment.
+        if entry.timer == at {
+            return;
+        }
         if let Some(old) = entry.timer.take() {
             self.timers.remove(&(old, conn));
         }

@@ -29,7 +29,7 @@ use crate::config::{Config, Routing};
 use crate::keep::Holdings;
 use crate::limits;
 use crate::log::{Append, ItemRef, ReadAnswer, ReadFrom, ReadRequest};
-use crate::types::{AppendId, Blob, ConnId, GroupId, LogIndex, Now, RoomId, ServerId, Span, Tick};
+use crate::types::{AppendId, ConnId, GroupId, LogIndex, Now, Pieces, RoomId, ServerId, Span, Tick};
 use crate::wire::client::{Ack, Response};
 use crate::wire::peer::PeerMessage;
 
@@ -67,7 +67,7 @@ pub struct Node {
     applying: applying::Applying,
     questions: requests::Questions,
     /// Commands of this server's clients that go to the leader this turn.
-    commands: Vec<Blob>,
+    commands: Pieces,
     acks: BTreeMap<ConnId, Vec<Ack>>,
     readings: BTreeMap<u64, Reading>,
     reading: u64,
@@ -130,7 +130,7 @@ impl Node {
             holdings: Holdings::default(),
             applying: applying::Applying::default(),
             questions: requests::Questions::default(),
-            commands: Vec::new(),
+            commands: Pieces::default(),
             acks: BTreeMap::new(),
             readings: BTreeMap::new(),
             reading: 0,
@@ -184,6 +184,14 @@ impl Node {
                 self.cluster.stop(now);
             }
         }
+    }
+
+    /// Takes a command of a client: as [`Node::step`] with [`Request::Command`](crate::wire::client::Request), of bytes that stay where
+    /// they are.
+    pub fn command(&mut self, now: Now, conn: ConnId, bytes: &[u8]) {
+        self.now = now;
+        self.dirty = true;
+        self.take_command(conn, bytes);
     }
 
     /// The next thing that should happen; drain to the end before the next step.
@@ -359,9 +367,9 @@ impl Node {
         if self.commands.is_empty() {
             return;
         }
-        let commands = std::mem::take(&mut self.commands);
+        let commands = self.commands.take();
         if self.cluster.role() == Role::Leader {
-            commands.into_iter().for_each(|command| self.office.hold(command));
+            commands.for_each(|command| self.office.hold(command));
             return;
         }
         let Some(leader) = self.cluster.leader() else { return };

@@ -13,7 +13,7 @@ use crate::cluster::message::EntryKind;
 use crate::config::{Config, Retention};
 use crate::keep::{Holdings, Mark};
 use crate::limits;
-use crate::types::{Blob, Lamport, LogIndex, Now, Span, Tick};
+use crate::types::{Blob, Lamport, LogIndex, Now, Pieces, Span, Tick};
 use crate::wire::command;
 
 /// How many releases and expiries are proposed at once.
@@ -27,6 +27,8 @@ pub(super) struct Office {
     /// Commands that wait for the office to open, in the order in which they came.
     held: VecDeque<Blob>,
     held_bytes: usize,
+    /// Payloads between stamping and proposing; empty otherwise.
+    stamped: Pieces,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +79,9 @@ impl Office {
             proposed: LogIndex(0),
         });
         let mut worked = false;
-        while cluster.can_propose()
+        // All that there is room for, stamped in one piece of memory.
+        let (room, mut taken) = (cluster.room_for_proposals(), 0);
+        while taken < room
             && let Some(bytes) = self.held.pop_front()
         {
             self.held_bytes -= bytes.len();
@@ -99,8 +103,16 @@ impl Office {
             } else if let Command::Open { lamport, .. } = decoded {
                 seen = lamport;
             }
-            desk.propose(now, cluster, seen, &bytes);
+            desk.stamp(now, seen);
+            self.stamped
+                .push_with(|out| command::payload_into(&desk.stamp, &bytes, out));
+            taken += command::STAMP_BYTES + bytes.len() + limits::ENTRY_OVERHEAD_BYTES;
+        }
+        if !self.stamped.is_empty() {
             worked = true;
+            for payload in self.stamped.take() {
+                cluster.propose(now, EntryKind::Command, payload);
+            }
         }
         if cluster.can_propose() && state.applied() >= desk.proposed {
             desk.age(now.tick);
@@ -113,7 +125,9 @@ impl Office {
                 due.push(Command::Trim { index });
             }
             for command in due {
-                let index = desk.propose(now, cluster, Lamport(0), &command::encode(&command));
+                desk.stamp(now, Lamport(0));
+                let payload = command::payload(&desk.stamp, &command::encode(&command));
+                let index = cluster.propose(now, EntryKind::Command, payload);
                 desk.proposed = index.unwrap_or(desk.proposed);
                 worked = true;
             }
@@ -144,13 +158,13 @@ impl Desk {
         };
     }
 
-    fn propose(&mut self, now: Now, cluster: &mut Cluster, seen: Lamport, bytes: &[u8]) -> Option<LogIndex> {
+    /// The stamp of the next command, whose client had seen that timestamp.
+    fn stamp(&mut self, now: Now, seen: Lamport) {
         self.age(now.tick);
         let ours = self.stamp.lamport.0;
         let seen = seen.0.min(ours.saturating_add(limits::LAMPORT_STEP_MAX));
         self.stamp.lamport = Lamport(ours.max(seen).saturating_add(1));
         self.stamp.time_ms = self.stamp.time_ms.max(now.wall_ms);
-        cluster.propose(now, EntryKind::Command, command::payload(&self.stamp, bytes))
     }
 }
 

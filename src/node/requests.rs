@@ -11,7 +11,7 @@ use crate::chat::command::{Code, Command, Head};
 use crate::chat::content::{head, user};
 use crate::limits;
 use crate::log::ReadFrom;
-use crate::types::{Blob, ClientSeq, ConnId, LogIndex, RoomId, Seq, SessionId, Span, Tick};
+use crate::types::{ClientSeq, ConnId, LogIndex, RoomId, Seq, SessionId, Span, Tick};
 use crate::wire::client::{self, Ack, From, Request, Response, RoomInfo, Until};
 use crate::wire::{auth, command, common_version};
 
@@ -76,11 +76,14 @@ impl Node {
         if let Request::Hello { magic, versions, .. } = request {
             return self.hello(conn, magic, versions);
         }
-        if self.doors.get(conn).is_none() {
-            return self.fatal(conn, "the first frame must be a hello");
+        if let Request::Command(bytes) = request {
+            return self.take_command(conn, &bytes);
+        }
+        if !self.has_said_hello(conn) {
+            return;
         }
         match request {
-            Request::Hello { .. } => {}
+            Request::Hello { .. } | Request::Command(_) => {}
             Request::Open {
                 name,
                 key,
@@ -120,7 +123,6 @@ impl Node {
                     self.ask_fresh(conn, Question::Attach { session, secret });
                 }
             }
-            Request::Command(bytes) => self.command(conn, bytes),
             Request::Lookup { id, name, fresh } => {
                 if fresh {
                     self.ask_fresh(conn, Question::Lookup { id, name });
@@ -174,6 +176,14 @@ impl Node {
             Request::Ping { id } => self.reply(conn, Response::Pong { id }),
             Request::Usage { id } => self.effects.push_back(Effect::Usage(conn, id)),
         }
+    }
+
+    fn has_said_hello(&mut self, conn: ConnId) -> bool {
+        let has = self.doors.get(conn).is_some();
+        if !has {
+            self.fatal(conn, "the first frame must be a hello");
+        }
+        has
     }
 
     pub(super) fn gone(&mut self, conn: ConnId) {
@@ -262,12 +272,12 @@ impl Node {
             secret,
             lamport,
         } = opening;
-        self.commands.push(command::encode(&Command::Open {
+        self.push_command(&Command::Open {
             name,
             key,
             secret,
             lamport,
-        }));
+        });
     }
 
     /// Goes on with a session that this server knows. Whether it could be told.
@@ -278,10 +288,10 @@ impl Node {
         if known.secret == auth::secret_hash(&secret) {
             self.bind(conn, session);
             // It has been silent: its name may be near release.
-            self.commands.push(command::encode(&Command::Touch {
+            self.push_command(&Command::Touch {
                 server: self.me,
                 sessions: vec![session],
-            }));
+            });
         } else {
             let code = Code::WrongSecret;
             self.reply(
@@ -359,14 +369,22 @@ impl Node {
                 server: self.me,
                 sessions: sessions.to_vec(),
             };
-            self.commands.push(command::encode(&touch));
+            self.push_command(&touch);
         }
+    }
+
+    /// A command of the server's own, or one in another form than it came in.
+    fn push_command(&mut self, command: &Command<'_>) {
+        self.commands.push_with(|out| command::encode_into(command, out));
     }
 
     // --- Commands -------------------------------------------------------------------------------
 
-    fn command(&mut self, conn: ConnId, bytes: Blob) {
-        let mut decoded = match command::decode(&bytes) {
+    pub(super) fn take_command(&mut self, conn: ConnId, bytes: &[u8]) {
+        if !self.has_said_hello(conn) {
+            return;
+        }
+        let mut decoded = match command::decode(bytes) {
             Ok(decoded) => decoded,
             Err(error) => return self.fatal(conn, &format!("the command can't be taken: {error}")),
         };
@@ -404,7 +422,7 @@ impl Node {
             }
             Verdict::Take => match self.admit(&mut decoded) {
                 Ok(false) => self.commands.push(bytes),
-                Ok(true) => self.commands.push(command::encode(&decoded)),
+                Ok(true) => self.push_command(&decoded),
                 Err(code) => {
                     // The number is spent, so that the commands behind it are taken.
                     let head = Head {
@@ -413,7 +431,7 @@ impl Node {
                         unacknowledged,
                         lamport: Default::default(),
                     };
-                    self.commands.push(command::encode(&Command::Skip { head, code }));
+                    self.push_command(&Command::Skip { head, code });
                 }
             },
         }

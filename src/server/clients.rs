@@ -15,8 +15,8 @@ use super::ready::Ready;
 use super::{Alarm, Context};
 use crate::limits;
 use crate::node::{Input, Node};
-use crate::types::ConnId;
-use crate::wire::client::{Request, Response, decode_request, encode_response};
+use crate::types::{ConnId, Now};
+use crate::wire::client::{Request, Response, command_in, decode_request, encode_response};
 use crate::wire::frame::{Split, split};
 
 /// A client that says nothing is asked by the system after a minute, and given up two minutes later.
@@ -40,7 +40,10 @@ pub struct Clients {
 
 /// What looking for the next request came to.
 enum Next {
-    Request(Box<Request>),
+    /// The node has it.
+    Taken {
+        is_question: bool,
+    },
     Incomplete,
     Held,
     Later,
@@ -185,19 +188,18 @@ impl Clients {
             let serving = matches!(conn.state, State::New | State::Open);
             let may_ask = all.questions > 0;
             match if serving {
-                next(conn, node, may_ask)
+                next(conn, node, context.now, may_ask)
             } else {
                 Next::Incomplete
             } {
-                Next::Request(request) => {
+                Next::Taken { is_question } => {
                     if conn.state == State::New {
                         conn.state = State::Open;
                         context.timers.cancel(Alarm::Hello(id));
                     }
-                    let question = usize::from(!matches!(*request, Request::Command(_)));
+                    let question = usize::from(is_question);
                     (frames, questions) = (frames - 1, questions - question);
                     (all.frames, all.questions) = (all.frames - 1, all.questions - question);
-                    node.step(context.now, Input::Client(id, *request));
                     if frames == 0 || questions == 0 || all.frames == 0 {
                         return self.unread.push(id);
                     }
@@ -322,8 +324,8 @@ impl Clients {
     }
 }
 
-/// The next request of a connection, if it may be looked at now.
-fn next(conn: &mut Connection<TcpStream>, node: &Node, may_ask: bool) -> Next {
+/// Hands the next request of a connection to the node, if it may be looked at now.
+fn next(conn: &mut Connection<TcpStream>, node: &mut Node, now: Now, may_ask: bool) -> Next {
     if conn.input.is_empty() {
         return Next::Incomplete;
     }
@@ -340,15 +342,27 @@ fn next(conn: &mut Connection<TcpStream>, node: &Node, may_ask: bool) -> Next {
         Split::TooLong(n) => Next::Bad(format!(
             "a frame of {n} bytes; the limit is {max}; this port speaks SyncNet's native protocol"
         )),
-        Split::Complete { body, consumed } => match decode_request(body) {
+        Split::Complete { body, consumed } => {
             // Only commands wait for room: whoever asks how the server is, or whether it lives, is answered.
-            Ok(Request::Command(_)) if !node.accepts_commands(conn.id) => Next::Held,
-            Ok(request) if !may_ask && !matches!(request, Request::Command(_)) => Next::Later,
-            Ok(request) => {
-                conn.input.consume(consumed);
-                Next::Request(Box::new(request))
-            }
-            Err(error) => Next::Bad(format!("{error}; this port speaks SyncNet's native protocol")),
-        },
+            let is_question = match command_in(body) {
+                Some(_) if !node.accepts_commands(conn.id) => return Next::Held,
+                Some(command) => {
+                    node.command(now, conn.id, command);
+                    false
+                }
+                None => match decode_request(body) {
+                    // In no form that anybody writes: it would come past what bounds commands.
+                    Ok(Request::Command(_)) => return Next::Bad("not a well-formed command".to_owned()),
+                    Ok(_) if !may_ask => return Next::Later,
+                    Ok(request) => {
+                        node.step(now, Input::Client(conn.id, request));
+                        true
+                    }
+                    Err(error) => return Next::Bad(format!("{error}; this port speaks SyncNet's native protocol")),
+                },
+            };
+            conn.input.consume(consumed);
+            Next::Taken { is_question }
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! does. So a post is written without a value of it, and of an answer only the numbers are read that show whether it is the next
 //! one. The formats are those of [`client`](super::client) and [`command`](super::command); the tests here hold them together.
 
-use super::frame;
+use super::{frame, varint};
 use crate::types::{ClientSeq, Lamport, Position, RoomId, Seq, SessionId};
 
 /// The numbers of `Request::Command`, `Response::Acks` and `Response::Item`.
@@ -43,22 +43,22 @@ pub fn push_post(post: &Post<'_>, out: &mut Vec<u8>) {
         post.room.0,
     ];
     let texts = [post.user.as_bytes(), post.text];
-    let bytes_of = |text: &&[u8]| varint_bytes(text.len() as u64) + text.len();
+    let bytes_of = |text: &&[u8]| varint::bytes(text.len() as u64) + text.len();
     // Behind the text: no idempotency key.
-    let body = numbers.iter().map(|n| varint_bytes(*n)).sum::<usize>() + texts.iter().map(bytes_of).sum::<usize>() + 1;
+    let body = numbers.iter().map(|n| varint::bytes(*n)).sum::<usize>() + texts.iter().map(bytes_of).sum::<usize>() + 1;
     let command = (ENVELOPE_BYTES + body) as u64;
-    let length = 1 + varint_bytes(command) + ENVELOPE_BYTES + body;
+    let length = 1 + varint::bytes(command) + ENVELOPE_BYTES + body;
     out.reserve(frame::LENGTH_BYTES + length);
     out.extend_from_slice(&(length as u32).to_le_bytes());
     out.push(COMMAND);
-    push_varint(command, out);
+    varint::push(command, out);
     out.extend_from_slice(&POST);
     out.extend_from_slice(&(body as u32).to_le_bytes());
     for n in numbers {
-        push_varint(n, out);
+        varint::push(n, out);
     }
     for text in texts {
-        push_varint(text.len() as u64, out);
+        varint::push(text.len() as u64, out);
         out.extend_from_slice(text);
     }
     out.push(0);
@@ -85,7 +85,9 @@ pub fn each_posted(body: &[u8], mut tell: impl FnMut(Posted)) -> bool {
     let Some((&ACKS, mut rest)) = body.split_first() else {
         return false;
     };
-    let Some(count) = varint(&mut rest) else { return false };
+    let Some(count) = varint::take(&mut rest) else {
+        return false;
+    };
     for _ in 0..count {
         let Some(posted) = posted(&mut rest) else { return false };
         tell(posted);
@@ -94,16 +96,16 @@ pub fn each_posted(body: &[u8], mut tell: impl FnMut(Posted)) -> bool {
 }
 
 fn posted(rest: &mut &[u8]) -> Option<Posted> {
-    let seq = varint(rest)?;
-    let 0 = varint(rest)? else { return None };
+    let seq = varint::take(rest)?;
+    let 0 = varint::take(rest)? else { return None };
     let posted = Posted {
         seq: ClientSeq(seq),
-        room: RoomId(varint(rest)?),
-        message: Seq(varint(rest)?),
-        position: Position(varint(rest)?),
-        lamport: Lamport(varint(rest)?),
+        room: RoomId(varint::take(rest)?),
+        message: Seq(varint::take(rest)?),
+        position: Position(varint::take(rest)?),
+        lamport: Lamport(varint::take(rest)?),
     };
-    let _time = varint(rest)?;
+    let _time = varint::take(rest)?;
     Some(posted)
 }
 
@@ -124,8 +126,8 @@ impl<'a> Delivered<'a> {
         let (&ITEM, mut rest) = body.split_first()? else {
             return None;
         };
-        let room = RoomId(varint(&mut rest)?);
-        let position = Position(varint(&mut rest)?);
+        let room = RoomId(varint::take(&mut rest)?);
+        let position = Position(varint::take(&mut rest)?);
         Some(Delivered { room, position, rest })
     }
 
@@ -133,62 +135,25 @@ impl<'a> Delivered<'a> {
     #[must_use]
     pub fn message(&self) -> Option<(SessionId, &'a [u8])> {
         let mut rest = self.rest;
-        let [_seq, _lamport, _time] = [varint(&mut rest)?, varint(&mut rest)?, varint(&mut rest)?];
-        let session = SessionId(varint(&mut rest)?);
-        let _number = varint(&mut rest)?;
+        let [_seq, _lamport, _time] = [
+            varint::take(&mut rest)?,
+            varint::take(&mut rest)?,
+            varint::take(&mut rest)?,
+        ];
+        let session = SessionId(varint::take(&mut rest)?);
+        let _number = varint::take(&mut rest)?;
         let _user = text(&mut rest)?;
-        let 0 = varint(&mut rest)? else { return None };
+        let 0 = varint::take(&mut rest)? else { return None };
         let said = text(&mut rest)?;
         rest.is_empty().then_some((session, said))
     }
 }
 
 fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::try_from(varint(rest)?).ok()?;
+    let length = usize::try_from(varint::take(rest)?).ok()?;
     let (text, after) = rest.split_at_checked(length)?;
     *rest = after;
     Some(text)
-}
-
-fn varint_bytes(n: u64) -> usize {
-    match n {
-        0..=250 => 1,
-        251..=0xFFFF => 3,
-        0x1_0000..=0xFFFF_FFFF => 5,
-        _ => 9,
-    }
-}
-
-fn push_varint(n: u64, out: &mut Vec<u8>) {
-    let bytes = n.to_le_bytes();
-    match n {
-        0..=250 => out.push(bytes[0]),
-        251..=0xFFFF => out.extend_from_slice(&[251, bytes[0], bytes[1]]),
-        0x1_0000..=0xFFFF_FFFF => out.extend_from_slice(&[252, bytes[0], bytes[1], bytes[2], bytes[3]]),
-        _ => {
-            out.push(253);
-            out.extend_from_slice(&bytes);
-        }
-    }
-}
-
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let (&first, after) = rest.split_first()?;
-    let bytes = match first {
-        0..=250 => {
-            *rest = after;
-            return Some(u64::from(first));
-        }
-        251 => 2,
-        252 => 4,
-        253 => 8,
-        _ => return None,
-    };
-    let (number, after) = after.split_at_checked(bytes)?;
-    let mut wide = [0; 8];
-    wide[..bytes].copy_from_slice(number);
-    *rest = after;
-    Some(u64::from_le_bytes(wide))
 }
 
 #[cfg(test)]

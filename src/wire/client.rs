@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, decode, encode, frame};
+use super::{Error, decode, encode, frame, varint};
 use crate::chat::command::{self, Code, Content, Outcome};
 use crate::limits;
 use crate::types::{Blob, ClientSeq, Lamport, Position, RoomId, Seq, ServerId, SessionId, Usage};
@@ -414,6 +414,19 @@ pub fn encode_response(response: &Response, out: &mut Vec<u8>) {
 /// [`Error::Malformed`].
 pub fn decode_request(body: &[u8]) -> Result<Request, Error> {
     decode::<_, { 2 * limits::CLIENT_FRAME_BYTES_MAX }>(body, "request")
+}
+
+/// The number of [`Request::Command`], whose bytes are looked at where they are.
+const COMMAND: u8 = 3;
+
+/// The command in a frame's body, if that is a [`Request::Command`]: what [`decode_request`] gives, without a copy.
+#[must_use]
+pub fn command_in(body: &[u8]) -> Option<&[u8]> {
+    let (&COMMAND, mut rest) = body.split_first()? else {
+        return None;
+    };
+    let length = usize::try_from(varint::take(&mut rest)?).ok()?;
+    (length == rest.len()).then_some(rest)
 }
 
 /// The response in a frame's body.

@@ -35,10 +35,11 @@ const TRIM: u16 = 40;
 pub fn encode(command: &Command<'_>) -> Blob {
     let mut out = Vec::with_capacity(128);
     encode_into(command, &mut out);
-    Blob(out.into())
+    Blob::new(&out)
 }
 
-fn encode_into(command: &Command<'_>, out: &mut Vec<u8>) {
+/// Appends the bytes of a command.
+pub fn encode_into(command: &Command<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; ENVELOPE_BYTES]);
     let kind = match command {
@@ -261,11 +262,16 @@ pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Error> {
 #[must_use]
 pub fn payload(stamp: &Stamp, command: &[u8]) -> Blob {
     let mut out = Vec::with_capacity(STAMP_BYTES + command.len());
+    payload_into(stamp, command, &mut out);
+    Blob::new(&out)
+}
+
+/// Appends an entry's payload.
+pub fn payload_into(stamp: &Stamp, command: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&stamp.lamport.0.to_le_bytes());
     out.extend_from_slice(&stamp.time_ms.to_le_bytes());
     out.extend_from_slice(&stamp.age_ms.to_le_bytes());
     out.extend_from_slice(command);
-    Blob(out.into())
 }
 
 /// Takes an entry's payload apart.

@@ -15,6 +15,7 @@ pub mod command;
 pub mod datagram;
 pub mod frame;
 pub mod peer;
+mod varint;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -1,12 +1,12 @@
 //! The peer protocol: what servers say to each other over TCP. A frame is a length of 4 bytes (little-endian, at most
 //! `limits::PEER_FRAME_BYTES_MAX`) and the bincode form of a [`Handshake`] (the first two frames each way) or of a [`PeerMessage`].
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Error, decode, encode, frame};
 use crate::cluster::message::{Message, Sender};
 use crate::limits;
-use crate::types::{Blob, GroupId, Term};
+use crate::types::{Blob, GroupId, Pieces, Term};
 
 /// The peer protocol's versions that this program speaks: (lowest, highest).
 pub const VERSIONS: (u16, u16) = (1, 1);
@@ -56,6 +56,7 @@ pub enum PeerMessage {
         /// The term in which the sender takes the receiver for the leader.
         term: Term,
         /// The commands, as `wire::command` encodes them.
+        #[serde(deserialize_with = "blobs_in_one")]
         commands: Vec<Blob>,
     },
     /// The answer to a `Forward` that wasn't taken: not the leader, or no room. The sender has its clients send again.
@@ -65,6 +66,15 @@ pub enum PeerMessage {
         /// The receiver's term.
         term: Term,
     },
+}
+
+/// Blobs that share one piece of memory.
+fn blobs_in_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Blob>, D::Error> {
+    let mut pieces = Pieces::default();
+    for piece in Vec::<&'de [u8]>::deserialize(deserializer)? {
+        pieces.push(piece);
+    }
+    Ok(pieces.take().collect())
 }
 
 /// Appends the frame of a handshake.

@@ -20,7 +20,8 @@ use syncnet::log::record::{self, Parsed};
 use syncnet::log::sealed::{self, SealedFile};
 use syncnet::log::segment::{FOLDER, Segment};
 use syncnet::log::sim_disk::SimDisk;
-use syncnet::types::{DirectoryId, LogIndex, Lsn, RoomId};
+use syncnet::types::{Blob, DirectoryId, LogIndex, Lsn, RoomId};
+use syncnet::wire::client::Request;
 use syncnet::wire::frame::{Split, split};
 use syncnet::wire::{checkpoint as portable, client, command, datagram, peer};
 use syncnet::{cli, config};
@@ -113,7 +114,11 @@ fn body(bytes: &[u8]) -> &[u8] {
 
 /// A frame of a client.
 pub fn request(bytes: &[u8]) -> bool {
-    let Ok(request) = client::decode_request(bytes) else {
+    let request = client::decode_request(bytes);
+    if let Some(command) = client::command_in(bytes) {
+        assert_eq!(request, Ok(Request::Command(Blob::new(command))));
+    }
+    let Ok(request) = request else {
         return false;
     };
     let mut again = Vec::new();
@@ -138,7 +143,7 @@ pub fn command(bytes: &[u8]) -> bool {
     let Ok(decoded) = command::decode(bytes) else {
         return false;
     };
-    assert_eq!(command::decode(&command::encode(&decoded).0), Ok(decoded));
+    assert_eq!(command::decode(&command::encode(&decoded)), Ok(decoded));
     true
 }
 
@@ -147,8 +152,8 @@ pub fn entry(bytes: &[u8]) -> bool {
     let Ok((stamp, decoded)) = command::open_payload(bytes) else {
         return false;
     };
-    let again = command::payload(&stamp, &command::encode(&decoded).0);
-    assert_eq!(command::open_payload(&again.0), Ok((stamp, decoded)));
+    let again = command::payload(&stamp, &command::encode(&decoded));
+    assert_eq!(command::open_payload(&again), Ok((stamp, decoded)));
     true
 }
 

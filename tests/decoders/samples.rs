@@ -34,7 +34,7 @@ pub fn of(decoder: &str) -> Vec<Vec<u8>> {
         "response" => responses(),
         "command" => commands()
             .iter()
-            .map(|command| command::encode(command).0.to_vec())
+            .map(|command| command::encode(command).to_vec())
             .collect(),
         "entry" => commands().iter().map(entry).collect(),
         "handshake" => handshakes(),
@@ -279,7 +279,7 @@ fn entry(command: &Command) -> Vec<u8> {
         time_ms: 2,
         age_ms: 3,
     };
-    command::payload(&stamp, &command::encode(command).0).0.to_vec()
+    command::payload(&stamp, &command::encode(command)).to_vec()
 }
 
 fn sender() -> Sender {
