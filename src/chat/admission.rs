@@ -34,10 +34,16 @@ pub fn check_text(text: &str, bytes_max: usize) -> Result<(), Code> {
     if text.trim().is_empty() {
         return Err(Code::EmptyText);
     }
-    if text.chars().any(|c| c.is_control() && c != '\t' && c != '\n') {
+    if !is_plain(text) && text.chars().any(|c| c.is_control() && c != '\t' && c != '\n') {
         return Err(Code::BadText);
     }
     Ok(())
+}
+
+/// Whether all of a text is printable ASCII, tabs and newlines, as most are: told from the bytes, many at a time.
+fn is_plain(text: &str) -> bool {
+    let odd = |byte: u8| !(0x20..0x7f).contains(&byte) && byte != b'\t' && byte != b'\n';
+    !text.bytes().fold(false, |found, byte| found | odd(byte))
 }
 
 /// A topic: one line, which may be empty.
@@ -163,6 +169,19 @@ mod tests {
         assert!(fold_room(&long).is_ok());
         assert_eq!(fold_room(&format!("{long}x")), Err(Code::BadRoomName));
         assert_eq!(fold_room(&"\u{FDFA}".repeat(64)), Err(Code::BadRoomName));
+    }
+
+    #[test]
+    fn every_character_is_judged_alike_however_it_is_looked_at() {
+        for c in '\0'..=char::MAX {
+            let bad = c.is_control() && c != '\t' && c != '\n';
+            let wanted = if bad { Err(Code::BadText) } else { Ok(()) };
+            assert_eq!(
+                check_text(&format!("long enough for a word {c}x"), 100),
+                wanted,
+                "{c:?}"
+            );
+        }
     }
 
     #[test]
