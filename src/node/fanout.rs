@@ -87,6 +87,8 @@ struct Stream {
     subscribers: BTreeSet<ConnId>,
     /// Questions to the reader that are not answered yet: all who wait at one place ask once.
     asked: Vec<(u64, ReadFrom)>,
+    /// Something new stands in it since its subscribers were last told.
+    is_fresh: bool,
 }
 
 /// Where a cursor stands.
@@ -183,7 +185,10 @@ pub struct Fanout {
     /// Counts uses of blocks and questions to the reader.
     clock: u64,
     wanted: Vec<Wanted>,
-    ready: BTreeSet<ConnId>,
+    /// Connections for which there may be something; some stand here more than once.
+    ready: Vec<ConnId>,
+    /// Rooms in which something new stands: all their subscribers are ready.
+    fresh: Vec<RoomId>,
     done: BTreeSet<(ConnId, RoomId)>,
 }
 
@@ -209,6 +214,7 @@ impl Fanout {
             blocks: BTreeMap::new(),
             subscribers: BTreeSet::new(),
             asked: Vec::new(),
+            is_fresh: false,
         });
         stream.subscribers.insert(conn);
         let at = match from {
@@ -227,7 +233,7 @@ impl Fanout {
             self.done.insert((conn, room));
         }
         self.cursors.entry(conn).or_default().push(cursor);
-        self.ready.insert(conn);
+        self.ready.push(conn);
     }
 
     /// Ends a subscription at once.
@@ -247,7 +253,7 @@ impl Fanout {
     /// The connection is gone.
     pub fn forget(&mut self, conn: ConnId) {
         self.offer = None;
-        self.ready.remove(&conn);
+        self.ready.retain(|ready| *ready != conn);
         for cursor in self.cursors.remove(&conn).unwrap_or_default() {
             self.leave(conn, cursor.room);
         }
@@ -279,7 +285,10 @@ impl Fanout {
             stream.tail.trim(most / 2);
         }
         self.bytes = self.bytes + stream.tail.bytes.len() - before;
-        self.ready.extend(stream.subscribers.iter().copied());
+        // Once a turn, not once an item.
+        if !std::mem::replace(&mut stream.is_fresh, true) {
+            self.fresh.push(item.room);
+        }
         if self.bytes > limits::BLOCKS_BYTES_MAX {
             self.evict(item.room, Position(0));
         }
@@ -328,7 +337,7 @@ impl Fanout {
                 if cursor.is_done() {
                     self.done.insert((*conn, room));
                 }
-                self.ready.insert(*conn);
+                self.ready.push(*conn);
             }
         }
         if !items.is_empty() {
@@ -532,8 +541,16 @@ impl Fanout {
         done
     }
 
-    /// Connections for which there may be something since the last call.
-    pub fn drain_ready(&mut self) -> BTreeSet<ConnId> {
+    /// Connections for which there may be something since the last call, ascending, each once.
+    pub fn drain_ready(&mut self) -> Vec<ConnId> {
+        for room in self.fresh.drain(..) {
+            if let Some(stream) = self.streams.get_mut(&room) {
+                stream.is_fresh = false;
+                self.ready.extend(&stream.subscribers);
+            }
+        }
+        self.ready.sort_unstable();
+        self.ready.dedup();
         std::mem::take(&mut self.ready)
     }
 
