@@ -113,7 +113,7 @@ impl<D: Disk> Reader<D> {
         let mut gathered = Gathered::new(0);
         match self.fetch(&[Wanted { group, index, spot }], &mut gathered) {
             Err(Trouble::Io(error)) => Err(error),
-            _ => Ok(gathered.entries.pop()),
+            _ => Ok(gathered.entries().pop()),
         }
     }
 
@@ -217,7 +217,7 @@ impl<D: Disk> Reader<D> {
                 token,
                 group,
                 from,
-                entries: self.read_entries(group, from, to, bytes_max)?.entries,
+                entries: self.read_entries(group, from, to, bytes_max)?.entries(),
             }),
             ReadRequest::Items {
                 token,
@@ -247,7 +247,7 @@ impl<D: Disk> Reader<D> {
         let mut gathered = Gathered::new(bytes_max);
         let mut next = from;
         for _ in 0..READ_SEGMENTS_MAX {
-            let left = READ_ENTRIES_MAX - gathered.entries.len().min(READ_ENTRIES_MAX);
+            let left = READ_ENTRIES_MAX - gathered.len().min(READ_ENTRIES_MAX);
             let looked = self.entries.read().look(group, next, to, left);
             let wanted = match self.spots(looked, next, to, left) {
                 Ok(spots) => spots,

@@ -1,12 +1,14 @@
 //! Entries at known places: read with as few calls as there are neighbours, checked, and gathered up to a number of bytes.
 
+use std::ops::Range;
+
 use super::{Reader, Spot, Trouble, Wanted};
-use crate::cluster::message::{Entry, Hole};
+use crate::cluster::message::{Entry, EntryKind, Hole};
 use crate::limits::{DAMAGE_LOOKAHEAD, READ_BYTES_MAX, READ_GAP_BYTES, READ_WINDOW_BYTES, RECORD_HEADER_BYTES};
 use crate::log::disk::Disk;
 use crate::log::record::{self, Header, Kind, Parsed};
 use crate::log::segment::Segment;
-use crate::types::{Blob, Lsn, Term};
+use crate::types::{LogIndex, Lsn, Pieces, Term};
 
 /// Bytes that are read behind the place of the last record that is wanted: most records are shorter.
 const GUESS: u64 = 2048;
@@ -14,7 +16,9 @@ const GUESS: u64 = 2048;
 /// Entries on their way into an answer.
 #[derive(Debug)]
 pub(super) struct Gathered {
-    pub entries: Vec<Entry>,
+    /// Everything of the entries but their payloads.
+    heads: Vec<(LogIndex, Term, EntryKind)>,
+    payloads: Pieces,
     limit: usize,
     taken: usize,
 }
@@ -22,21 +26,43 @@ pub(super) struct Gathered {
 impl Gathered {
     pub fn new(bytes_max: usize) -> Gathered {
         Gathered {
-            entries: Vec::new(),
+            heads: Vec::new(),
+            payloads: Pieces::default(),
             limit: bytes_max.min(READ_BYTES_MAX),
             taken: 0,
         }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// The entries, which share one piece of memory.
+    pub fn entries(mut self) -> Vec<Entry> {
+        let entry = |((index, term, kind), payload)| Entry {
+            index,
+            term,
+            kind,
+            payload,
+        };
+        self.heads.into_iter().zip(self.payloads.take()).map(entry).collect()
+    }
+
     /// Whether it wants no more.
-    pub fn full(&self) -> bool {
-        self.taken >= self.limit && !self.entries.is_empty()
+    fn full(&self) -> bool {
+        self.taken >= self.limit && !self.heads.is_empty()
+    }
+
+    fn push(&mut self, header: &Header, payload: &[u8]) {
+        self.heads.push((header.index, header.term, header.entry_kind));
+        self.payloads.push(payload);
     }
 
     /// What there is, if trouble came after something.
     pub fn or(self, trouble: Trouble) -> Result<Gathered, Trouble> {
         match trouble {
-            Trouble::Damaged { .. } if !self.entries.is_empty() => Ok(self),
+            Trouble::Damaged { .. } if !self.heads.is_empty() => Ok(self),
             trouble => Err(trouble),
         }
     }
@@ -44,7 +70,8 @@ impl Gathered {
 
 /// What stands at a place.
 enum Found {
-    Entry(Entry),
+    /// The entry, and where its payload is in the buffer.
+    Entry(Header, Range<usize>),
     /// Not the entry that is wanted; where it should be, and its term, if what is left of it says so.
     Bad(Option<Segment>, Option<Term>),
 }
@@ -61,14 +88,14 @@ impl<D: Disk> Reader<D> {
             }
             let left = gathered.limit - gathered.taken.min(gathered.limit);
             match self.find(&mut buffer, &wanted[at..], left)? {
-                Found::Entry(entry) => {
-                    gathered.taken += entry.payload.len();
-                    if gathered.taken > gathered.limit && !gathered.entries.is_empty() {
+                Found::Entry(header, place) => {
+                    gathered.taken += place.len();
+                    if gathered.taken > gathered.limit && gathered.len() > 0 {
                         return Ok(false);
                     }
-                    gathered.entries.push(entry);
+                    gathered.push(&header, buffer.bytes.get(place).unwrap_or_default());
                 }
-                Found::Bad(..) if !gathered.entries.is_empty() => return Ok(false),
+                Found::Bad(..) if gathered.len() > 0 => return Ok(false),
                 Found::Bad(segment, term) => return Err(self.damage(&mut buffer, &wanted[at..], segment, term)),
             }
         }
@@ -106,7 +133,7 @@ impl<D: Disk> Reader<D> {
                     index: wanted[at].index,
                     term,
                 }),
-                Ok(Found::Entry(_)) => {}
+                Ok(Found::Entry(..)) => {}
                 Err(_) => break,
             }
         }
@@ -137,12 +164,10 @@ impl<D: Disk> Reader<D> {
             parsed = record::parse(buffer.from(lsn), lsn, self.directory);
         }
         Ok(match parsed {
-            Parsed::Record(header, payload, _) if is_wanted(one, &header) => Found::Entry(Entry {
-                index: header.index,
-                term: header.term,
-                kind: header.entry_kind,
-                payload: Blob::new(payload),
-            }),
+            Parsed::Record(header, payload, _) if is_wanted(one, &header) => {
+                let start = (lsn.0 - buffer.start.0) as usize + RECORD_HEADER_BYTES;
+                Found::Entry(header, start..start + payload.len())
+            }
             Parsed::BadBody(header, _) if is_wanted(one, &header) => Found::Bad(Some(segment), Some(header.term)),
             _ => Found::Bad(Some(segment), None),
         })

@@ -58,7 +58,7 @@ impl<D: Disk> Reader<D> {
             }
         }
         let (start, before) = begin.unwrap_or((start, Seq(0)));
-        let items = places.iter().zip(gathered.entries);
+        let items = places.iter().zip(gathered.entries());
         let items = items.map(|(place, entry)| (place.position, place.seq, entry));
         Ok((start, before, items.collect()))
     }
