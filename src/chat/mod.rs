@@ -11,6 +11,7 @@ pub mod content;
 pub mod dedup;
 pub mod digest;
 pub mod image;
+mod items;
 pub mod names;
 pub mod rooms;
 pub mod sessions;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use content::{content, origin};
 pub use image::{Builder, ImageError, Row};
+pub use items::{Items, Placed};
 pub use rooms::Room;
 pub use sessions::Session;
 pub use state::{Answer, Applied, State, Verdict};

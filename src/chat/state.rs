@@ -12,14 +12,12 @@ use super::command::{Code, Command, Name, Outcome, SecretHash, Settings, Stamp};
 use super::content;
 use super::dedup::Keys;
 use super::digest::Digest;
+use super::items::Items;
 use super::names::Names;
 use super::rooms::{Room, Rooms};
 use super::sessions::{Session, Sessions};
 use crate::limits;
 use crate::types::{ClientSeq, LogIndex, Position, RoomId, Seq, SessionId};
-
-/// Where an item that an entry made stands: the room, its place there, and its number if it is a message, else 0.
-pub type Placed = (RoomId, Position, Seq);
 
 /// What an entry came to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +25,7 @@ pub struct Applied {
     /// What to tell the client that sent the command.
     pub result: Answer,
     /// The items that it made, at most one a room, by room.
-    pub items: Vec<Placed>,
+    pub items: Items,
 }
 
 /// What to tell a client.
@@ -124,7 +122,7 @@ impl State {
         self.clock.time_ms = self.clock.time_ms.max(stamp.time_ms);
         self.clock.age_ms = self.clock.age_ms.max(stamp.age_ms);
 
-        let mut items = Vec::new();
+        let mut items = Items::default();
         let result = match content::head(command) {
             Some(head) => Answer::Session {
                 session: head.session,

@@ -76,7 +76,7 @@ impl Log {
         let session = self.state.session(id).expect("an open session");
         let command = make(head(id, session.last.0 + 1), session.name.shown.clone().into());
         let applied = self.apply(&command);
-        (outcome(&applied), applied.items)
+        (outcome(&applied), applied.items.to_vec())
     }
 
     fn say(&mut self, id: SessionId, room: RoomId, text: &str) -> Outcome {
@@ -182,7 +182,7 @@ fn a_retry_gets_the_first_outcome_and_posts_nothing() {
     let mut log = Log::new();
     let ann = log.open("ann", 1);
     let first = log.apply(&post(ann, 1, "ann"));
-    assert_eq!(first.items, [(LOBBY, Position(1), Seq(1))]);
+    assert_eq!(*first.items, [(LOBBY, Position(1), Seq(1))]);
     let again = log.apply(&post(ann, 1, "ann"));
     assert_eq!(verdict(&again), verdict(&first));
     assert!(again.items.is_empty());

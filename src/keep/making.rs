@@ -118,7 +118,7 @@ impl Replay {
             EntryKind::Command => {
                 let opened = command::open_payload(&entry.payload);
                 let (stamp, command) = opened.map_err(|error| format!("entry {index} can't be read ({error})"))?;
-                for (room, position, seq) in self.state.apply(index, &stamp, &command).items {
+                for &(room, position, seq) in self.state.apply(index, &stamp, &command).items.iter() {
                     self.pending.push(ItemRef {
                         room,
                         position,

@@ -155,7 +155,7 @@ impl Node {
             turn.later.push_back(Effect::Trim(self.state.trimmed()));
             self.fanout.trim();
         }
-        for &(room, position, seq) in &applied.items {
+        for &(room, position, seq) in applied.items.iter() {
             turn.refs.push(ItemRef {
                 room,
                 position,

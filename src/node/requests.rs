@@ -355,9 +355,10 @@ impl Node {
 
     /// Sends the acknowledgements that were gathered for a connection, in frames that fit.
     pub(super) fn send_acks(&mut self, conn: ConnId) {
-        let acks = self.acks.remove(&conn).unwrap_or_default();
-        for acks in acks.chunks(ROOMS_PER_PAGE) {
-            self.reply(conn, Response::Acks(acks.to_vec()));
+        let mut acks = self.acks.remove(&conn).unwrap_or_default();
+        while !acks.is_empty() {
+            let rest = acks.split_off(acks.len().min(ROOMS_PER_PAGE));
+            self.reply(conn, Response::Acks(std::mem::replace(&mut acks, rest)));
         }
     }
 

@@ -319,7 +319,7 @@ impl Oracle {
         self.numbers
             .applied((entry.index, &command), concerns, made, &self.model)?;
         let keyed = matches!(&command, Command::Post { dedup: Some(_), .. });
-        for (room, position, seq) in applied.items {
+        for &(room, position, seq) in applied.items.iter() {
             let said = said(&command);
             let (user, what) = said.ok_or_else(|| format!("entry {} makes an item of nothing", entry.index))?;
             let made = Made {

@@ -4,14 +4,14 @@ use super::super::command::{Code, Command, DedupKey, Head, KeyId, Name, Outcome,
 use super::super::content;
 use super::super::dedup::Posted;
 use super::super::rooms::Room;
-use super::{Answer, Placed, State, Verdict};
+use super::{Answer, Items, State, Verdict};
 use crate::limits;
 use crate::types::{LogIndex, RoomId, SessionId};
 
 impl State {
     // --- Commands of no session -----------------------------------------------------------------
 
-    pub(super) fn other_command(&mut self, index: LogIndex, command: &Command<'_>, items: &mut Vec<Placed>) -> Answer {
+    pub(super) fn other_command(&mut self, index: LogIndex, command: &Command<'_>, items: &mut Items) -> Answer {
         match command {
             Command::Open { name, key, secret, .. } => {
                 let result = self.open(index, name, *key, *secret);
@@ -81,7 +81,7 @@ impl State {
     }
 
     /// Without effect if the session has been heard of since it was proposed, or has another name by now.
-    fn release(&mut self, id: SessionId, user: &str, items: &mut Vec<Placed>) {
+    fn release(&mut self, id: SessionId, user: &str, items: &mut Items) {
         let Some(session) = self.sessions.get(id) else {
             return;
         };
@@ -111,7 +111,7 @@ impl State {
         self.digest.trimmed(self.trimmed);
     }
 
-    fn end_memberships(&mut self, id: SessionId, items: &mut Vec<Placed>) {
+    fn end_memberships(&mut self, id: SessionId, items: &mut Items) {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
@@ -142,7 +142,7 @@ impl State {
         stamp: &Stamp,
         head: &Head,
         command: &Command<'_>,
-        items: &mut Vec<Placed>,
+        items: &mut Items,
     ) -> Verdict {
         let id = head.session;
         let named = self.hear(id);
@@ -184,7 +184,7 @@ impl State {
         stamp: &Stamp,
         id: SessionId,
         command: &Command<'_>,
-        items: &mut Vec<Placed>,
+        items: &mut Items,
     ) -> Result<Outcome, Code> {
         match command {
             Command::Post { room, dedup, .. } => self.post(stamp, id, *room, *dedup, items),
@@ -216,7 +216,7 @@ impl State {
         id: SessionId,
         room: RoomId,
         dedup: Option<DedupKey>,
-        items: &mut Vec<Placed>,
+        items: &mut Items,
     ) -> Result<Outcome, Code> {
         let session = self.sessions.get(id).ok_or(Code::NoSuchSession)?;
         let key = dedup.map(|dedup| (session.key, dedup));
@@ -245,7 +245,7 @@ impl State {
         Ok(posted.outcome())
     }
 
-    fn create(&mut self, id: RoomId, name: &Name, or_find: bool, items: &mut Vec<Placed>) -> Result<Outcome, Code> {
+    fn create(&mut self, id: RoomId, name: &Name, or_find: bool, items: &mut Items) -> Result<Outcome, Code> {
         if let Some(room) = self.rooms.named(&name.folded) {
             return if or_find {
                 Ok(found(room, false))
@@ -265,7 +265,7 @@ impl State {
         Ok(found(room, true))
     }
 
-    fn join(&mut self, id: SessionId, name: &Name, items: &mut Vec<Placed>) -> Result<Outcome, Code> {
+    fn join(&mut self, id: SessionId, name: &Name, items: &mut Items) -> Result<Outcome, Code> {
         let session = self.sessions.get_mut(id).ok_or(Code::NoSuchSession)?;
         let room = self.rooms.named(&name.folded).ok_or(Code::NoSuchRoom)?.id;
         let room = self.rooms.get_mut(room).ok_or(Code::NoSuchRoom)?;
@@ -282,7 +282,7 @@ impl State {
         Ok(found(room, false))
     }
 
-    fn leave(&mut self, id: SessionId, room: RoomId, items: &mut Vec<Placed>) -> Result<Outcome, Code> {
+    fn leave(&mut self, id: SessionId, room: RoomId, items: &mut Items) -> Result<Outcome, Code> {
         let session = self.sessions.get_mut(id).ok_or(Code::NoSuchSession)?;
         let room = self.rooms.get_mut(room).ok_or(Code::NoSuchRoom)?;
         if !session.rooms_mut().remove(&room.id) {
@@ -294,7 +294,7 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    fn topic(&mut self, id: SessionId, room: RoomId, text: &str, items: &mut Vec<Placed>) -> Result<Outcome, Code> {
+    fn topic(&mut self, id: SessionId, room: RoomId, text: &str, items: &mut Items) -> Result<Outcome, Code> {
         let session = self.sessions.get(id).ok_or(Code::NoSuchSession)?;
         let room = self.rooms.get_mut(room).ok_or(Code::NoSuchRoom)?;
         if !session.rooms().contains(&room.id) {
@@ -307,7 +307,7 @@ impl State {
 
     /// Every room of the session in which the list of names changes gets an item: also where another session of the key
     /// stays behind under the old name, for there a name has been added.
-    fn rename(&mut self, id: SessionId, name: &Name, items: &mut Vec<Placed>) -> Result<Outcome, Code> {
+    fn rename(&mut self, id: SessionId, name: &Name, items: &mut Items) -> Result<Outcome, Code> {
         let session = self.sessions.get_mut(id).ok_or(Code::NoSuchSession)?;
         if !self.names.is_free_for(&name.folded, session.key) {
             return Err(Code::NameTaken);

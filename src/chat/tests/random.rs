@@ -173,7 +173,7 @@ fn random_histories_are_total_gapless_exactly_once_and_the_same_everywhere() {
             assert!(!was_due || before != state);
 
             let mut last_room = RoomId(0);
-            for (room, position, seq) in &applied.items {
+            for (room, position, seq) in applied.items.iter() {
                 assert!(*room > last_room, "at most one item a room, by room");
                 last_room = *room;
                 let at = rooms.entry(*room).or_default();
