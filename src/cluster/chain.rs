@@ -13,10 +13,11 @@ pub fn chain(prev: u32, term: Term, index: LogIndex, kind: EntryKind, payload: &
         EntryKind::Members => 1,
         EntryKind::Command => 2,
     };
-    let check = crc32c::crc32c_append(prev, &term.0.to_le_bytes());
-    let check = crc32c::crc32c_append(check, &index.0.to_le_bytes());
-    let check = crc32c::crc32c_append(check, &[kind]);
-    crc32c::crc32c_append(check, payload)
+    let mut head = [0; 17];
+    head[..8].copy_from_slice(&term.0.to_le_bytes());
+    head[8..16].copy_from_slice(&index.0.to_le_bytes());
+    head[16] = kind;
+    crc32c::crc32c_append(crc32c::crc32c_append(prev, &head), payload)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! What servers say to each other about the replicated log: the frames of a peer link and the datagrams of the
 //! heartbeat socket. The variants' numbers are part of the format: new ones go to the end.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use crate::types::{Blob, Boot, ClusterId, DirectoryId, GroupId, LogIndex, Pieces, RingPosition, ServerId, Term};
+use crate::types::{Blob, Boot, ClusterId, DirectoryId, GroupId, LogIndex, RingPosition, ServerId, Term};
 
 /// One entry of a group's log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,26 +16,6 @@ pub struct Entry {
     pub kind: EntryKind,
     /// What it says.
     pub payload: Blob,
-}
-
-/// Entries whose payloads share one piece of memory: thousands come in a frame, and leave memory as they came. Members stay for long,
-/// and alone.
-fn entries_in_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {
-    type Form<'a> = (LogIndex, Term, EntryKind, &'a [u8]);
-    let forms = Vec::<Form<'de>>::deserialize(deserializer)?;
-    let mut payloads = Pieces::default();
-    forms.iter().for_each(|(.., payload)| payloads.push(payload));
-    let entry = |((index, term, kind, bytes), piece): (Form<'de>, Blob)| Entry {
-        index,
-        term,
-        kind,
-        payload: if kind == EntryKind::Members {
-            Blob::new(bytes)
-        } else {
-            piece
-        },
-    };
-    Ok(forms.into_iter().zip(payloads.take()).map(entry).collect())
 }
 
 /// Who understands an entry's payload.
@@ -142,7 +122,6 @@ pub enum Message {
         /// Counts the leader's questions; the answer repeats it, and so proves that it was sent after the question.
         round: u64,
         /// Consecutive entries after `prev`.
-        #[serde(deserialize_with = "entries_in_one")]
         entries: Vec<Entry>,
     },
     /// The answer to an `Append`; sent again, with the same round, when more has become durable.
@@ -210,7 +189,6 @@ pub enum Message {
         /// The first index that was asked for.
         from: LogIndex,
         /// Consecutive committed entries from there on, perhaps fewer than were asked for; none if the sender doesn't have the first.
-        #[serde(deserialize_with = "entries_in_one")]
         entries: Vec<Entry>,
     },
     /// From the leader, to a follower that needs entries which the leader no longer holds: a piece of a checkpoint that covers them.

@@ -405,7 +405,37 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
 
 /// Appends the frame of a response.
 pub fn encode_response(response: &Response, out: &mut Vec<u8>) {
-    frame::frame(out, |out| encode(response, out));
+    frame::frame(out, |out| match response {
+        Response::Acks(acks) => encode_acks(acks, out),
+        response => encode(response, out),
+    });
+}
+
+/// The number of [`Response::Acks`], and of [`Outcome::Posted`] in it.
+const ACKS: u8 = 3;
+const POSTED: u8 = 0;
+
+/// Appends the body of [`Response::Acks`], posts by hand: each message that is said comes to one.
+fn encode_acks(acks: &[Ack], out: &mut Vec<u8>) {
+    out.push(ACKS);
+    varint::push(acks.len() as u64, out);
+    for Ack { seq, outcome } in acks {
+        varint::push(seq.0, out);
+        match *outcome {
+            Outcome::Posted {
+                room,
+                seq,
+                position,
+                lamport,
+                time_ms,
+            } => {
+                out.push(POSTED);
+                let numbers = [room.0, seq.0, position.0, lamport.0, time_ms];
+                numbers.into_iter().for_each(|number| varint::push(number, out));
+            }
+            ref other => encode(other, out),
+        }
+    }
 }
 
 /// The request in a frame's body.
@@ -530,6 +560,35 @@ mod tests {
             assert_eq!(borrowed, owned);
             assert_eq!(decode_response(&owned[frame::LENGTH_BYTES..]), Ok(response));
         }
+    }
+
+    #[test]
+    fn acknowledgements_are_encoded_as_the_response_that_they_are() {
+        let posted = |n: u64| Outcome::Posted {
+            room: RoomId(n),
+            seq: Seq(n / 2),
+            position: Position(n / 3),
+            lamport: Lamport(n / 5),
+            time_ms: n / 7,
+        };
+        let room = Outcome::Room {
+            room: RoomId(300),
+            name: "Ops".to_string(),
+            topic: String::new(),
+            position: Position(7),
+            created: true,
+        };
+        let mut outcomes = vec![room, Outcome::Done, Outcome::Refused(Code::Busy)];
+        outcomes.extend((0..64).map(|bits| posted(u64::MAX >> bits)));
+        let ack = |(n, outcome)| Ack {
+            seq: ClientSeq(1_u64 << n),
+            outcome,
+        };
+        let response = Response::Acks((0..64).zip(outcomes).map(ack).collect());
+        let mut slowly = Vec::new();
+        encode(&response, &mut slowly);
+        assert_eq!(body(&response), slowly);
+        assert_eq!(body(&Response::Acks(Vec::new())), [ACKS, 0]);
     }
 
     #[test]

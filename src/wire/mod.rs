@@ -6,6 +6,7 @@
 //! variant. Every decoder takes bytes of strangers: it gives an [`Error`], never panics, and allocates nothing by a length that it
 //! hasn't checked against the bytes that are there.
 
+mod append;
 pub mod auth;
 pub mod bulk;
 mod careful;

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Error, decode, encode, frame};
+use super::{Error, append, decode, encode, frame};
 use crate::cluster::message::{Message, Sender};
 use crate::limits;
 use crate::types::{Blob, GroupId, Pieces, Term};
@@ -92,7 +92,15 @@ pub fn decode_handshake(body: &[u8]) -> Result<Handshake, Error> {
 
 /// Appends the frame of a message.
 pub fn encode_message(message: &PeerMessage, out: &mut Vec<u8>) {
-    frame::frame(out, |out| encode(message, out));
+    frame::frame(out, |out| {
+        let by_hand = match message {
+            PeerMessage::Cluster(message) => append::encode(message, out),
+            PeerMessage::Forward { .. } | PeerMessage::ForwardRefused { .. } => false,
+        };
+        if !by_hand {
+            encode(message, out);
+        }
+    });
 }
 
 /// The message in a frame's body.
@@ -100,7 +108,10 @@ pub fn encode_message(message: &PeerMessage, out: &mut Vec<u8>) {
 /// # Errors
 /// [`Error::Malformed`].
 pub fn decode_message(body: &[u8]) -> Result<PeerMessage, Error> {
-    decode::<_, { 8 * limits::PEER_FRAME_BYTES_MAX }>(body, "message of a peer")
+    match append::decode(body) {
+        Some(append) => Ok(PeerMessage::Cluster(append)),
+        None => decode::<_, { 8 * limits::PEER_FRAME_BYTES_MAX }>(body, "message of a peer"),
+    }
 }
 
 #[cfg(test)]

@@ -45,6 +45,15 @@ pub fn take(rest: &mut &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(wide))
 }
 
+/// As [`take`], for a number of 32 bits.
+pub fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    // The form of eight bytes is none of such a number, whatever stands in it.
+    if rest.first() == Some(&253) {
+        return None;
+    }
+    take(rest).and_then(|number| u32::try_from(number).ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +81,11 @@ mod tests {
             };
             let some = &some[..rng.below(11) as usize];
             let mut rest = some;
+            if let Some(n) = take_u32(&mut rest) {
+                let used = &some[..some.len() - rest.len()];
+                assert_eq!(decode::<u32, 64>(used, "number").ok(), Some(n), "{some:?}");
+            }
+            rest = some;
             let taken = take(&mut rest);
             let used = &some[..some.len() - rest.len()];
             match taken {
