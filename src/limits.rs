@@ -254,6 +254,8 @@ pub const DATAGRAMS_PER_TURN: usize = 256;
 pub const OUTPUT_BYTES_MAX: usize = 512 * 1024;
 /// Bytes of frames waiting for one peer; what doesn't fit is dropped, and the link is reset so that both sides know.
 pub const PEER_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Memory that an empty buffer of a link keeps, in bytes; there are two a link.
+pub const LINK_BYTES_KEPT: usize = 1024 * 1024;
 /// Connections of clients, if the descriptor limit allows.
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// Where the descriptor limit allows less than so many, it is worth a warning.

@@ -68,6 +68,8 @@ pub struct Node {
     questions: requests::Questions,
     /// Commands of this server's clients that go to the leader this turn.
     commands: Pieces,
+    /// What the leader must know of each of these.
+    abouts: Vec<office::About>,
     acks: BTreeMap<ConnId, Vec<Ack>>,
     readings: BTreeMap<u64, Reading>,
     reading: u64,
@@ -131,6 +133,7 @@ impl Node {
             applying: applying::Applying::default(),
             questions: requests::Questions::default(),
             commands: Pieces::default(),
+            abouts: Vec::new(),
             acks: BTreeMap::new(),
             readings: BTreeMap::new(),
             reading: 0,
@@ -292,7 +295,9 @@ impl Node {
                     && group == GroupId::ROOT
                     && self.office.has_room(bytes);
                 if taken {
-                    commands.into_iter().for_each(|command| self.office.hold(command));
+                    commands
+                        .into_iter()
+                        .for_each(|command| self.office.hold_forwarded(command));
                 } else {
                     let refused = PeerMessage::ForwardRefused {
                         group,
@@ -368,8 +373,10 @@ impl Node {
             return;
         }
         let commands = self.commands.take();
+        let abouts = self.abouts.drain(..);
         if self.cluster.role() == Role::Leader {
-            commands.for_each(|command| self.office.hold(command));
+            let held = commands.zip(abouts);
+            held.for_each(|(command, about)| self.office.hold(command, about));
             return;
         }
         let Some(leader) = self.cluster.leader() else { return };

@@ -13,7 +13,7 @@ use crate::cluster::message::EntryKind;
 use crate::config::{Config, Retention};
 use crate::keep::{Holdings, Mark};
 use crate::limits;
-use crate::types::{Blob, Lamport, LogIndex, Now, Pieces, Span, Tick};
+use crate::types::{Blob, ClientSeq, Lamport, LogIndex, Now, Pieces, SessionId, Span, Tick};
 use crate::wire::command;
 
 /// How many releases and expiries are proposed at once.
@@ -25,10 +25,35 @@ pub(super) struct Office {
     /// While this server leads and has applied the first entry of its term: only then it knows the clocks that it must not fall behind.
     desk: Option<Desk>,
     /// Commands that wait for the office to open, in the order in which they came.
-    held: VecDeque<Blob>,
+    held: VecDeque<(Blob, About)>,
     held_bytes: usize,
     /// Payloads between stamping and proposing; empty otherwise.
     stamped: Pieces,
+}
+
+/// What the desk must know of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct About {
+    /// Its session, and its number there, if it is a session's.
+    number: Option<(SessionId, ClientSeq)>,
+    /// The highest timestamp that its client had seen.
+    seen: Lamport,
+}
+
+impl About {
+    /// Nothing if only the leader itself may make such a command.
+    pub fn of(command: &Command<'_>) -> Option<About> {
+        if is_leaders(command) {
+            return None;
+        }
+        let head = content::head(command);
+        let seen = match command {
+            Command::Open { lamport, .. } => *lamport,
+            _ => head.map_or(Lamport(0), |head| head.lamport),
+        };
+        let number = head.map(|head| (head.session, head.seq));
+        Some(About { number, seen })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,10 +72,17 @@ impl Office {
         self.held_bytes + bytes <= limits::HELD_BYTES_MAX
     }
 
-    /// Holds a command until [`work`](Office::work).
-    pub fn hold(&mut self, command: Blob) {
+    /// Holds a command until [`work`](Office::work). Only what every replica can read enters the log: `about` is what was read of it.
+    pub fn hold(&mut self, command: Blob, about: About) {
         self.held_bytes += command.len();
-        self.held.push_back(command);
+        self.held.push_back((command, about));
+    }
+
+    /// As [`hold`](Office::hold), of a command from another server; what can't be read, or isn't another's to give, is dropped.
+    pub fn hold_forwarded(&mut self, command: Blob) {
+        if let Some(about) = command::decode(&command).ok().as_ref().and_then(About::of) {
+            self.hold(command, about);
+        }
     }
 
     /// This server doesn't lead: nothing is held, the clients send again.
@@ -82,28 +114,15 @@ impl Office {
         // All that there is room for, stamped in one piece of memory.
         let (room, mut taken) = (cluster.room_for_proposals(), 0);
         while taken < room
-            && let Some(bytes) = self.held.pop_front()
+            && let Some((bytes, about)) = self.held.pop_front()
         {
             self.held_bytes -= bytes.len();
-            // Only what every replica can read enters the log.
-            let Ok(decoded) = command::decode(&bytes) else { continue };
-            if is_leaders(&decoded) {
+            // The server that its client speaks to gets to the outcome by itself.
+            let is_applied = |(session, seq)| state.session(session).is_some_and(|session| seq <= session.last);
+            if about.number.is_some_and(is_applied) {
                 continue;
             }
-            let mut seen = Lamport(0);
-            if let Some(head) = content::head(&decoded) {
-                // The server that its client speaks to gets to the outcome by itself.
-                if state
-                    .session(head.session)
-                    .is_some_and(|session| head.seq <= session.last)
-                {
-                    continue;
-                }
-                seen = head.lamport;
-            } else if let Command::Open { lamport, .. } = decoded {
-                seen = lamport;
-            }
-            desk.stamp(now, seen);
+            desk.stamp(now, about.seen);
             self.stamped
                 .push_with(|out| command::payload_into(&desk.stamp, &bytes, out));
             taken += command::STAMP_BYTES + bytes.len() + limits::ENTRY_OVERHEAD_BYTES;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::doors::{Opening, Verdict};
+use super::office::About;
 use super::status::room_info;
 use super::{Effect, Node};
 use crate::chat::admission;
@@ -376,7 +377,10 @@ impl Node {
 
     /// A command of the server's own, or one in another form than it came in.
     fn push_command(&mut self, command: &Command<'_>) {
-        self.commands.push_with(|out| command::encode_into(command, out));
+        if let Some(about) = About::of(command) {
+            self.commands.push_with(|out| command::encode_into(command, out));
+            self.abouts.push(about);
+        }
     }
 
     // --- Commands -------------------------------------------------------------------------------
@@ -422,7 +426,12 @@ impl Node {
                 );
             }
             Verdict::Take => match self.admit(&mut decoded) {
-                Ok(false) => self.commands.push(bytes),
+                Ok(false) => {
+                    if let Some(about) = About::of(&decoded) {
+                        self.commands.push(bytes);
+                        self.abouts.push(about);
+                    }
+                }
                 Ok(true) => self.push_command(&decoded),
                 Err(code) => {
                     // The number is spent, so that the commands behind it are taken.

@@ -5,13 +5,30 @@
 const KEPT_BYTES: usize = 4096;
 
 /// Bytes on their way in or out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
+    kept: usize,
+}
+
+impl Default for Buffer {
+    fn default() -> Buffer {
+        Buffer::keeping(KEPT_BYTES)
+    }
 }
 
 impl Buffer {
+    /// An empty buffer that keeps so much of its memory when it is empty again: to grow anew each turn costs more than what goes through.
+    #[must_use]
+    pub fn keeping(kept: usize) -> Buffer {
+        Buffer {
+            bytes: Vec::new(),
+            start: 0,
+            kept,
+        }
+    }
+
     /// Bytes that wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -50,7 +67,7 @@ impl Buffer {
         self.start = (self.start + n).min(self.bytes.len());
         if self.start == self.bytes.len() {
             self.bytes.clear();
-            self.bytes.shrink_to(KEPT_BYTES);
+            self.bytes.shrink_to(self.kept);
             self.start = 0;
         }
     }

@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use super::buffer::Buffer;
 use super::connection::{Got, Sent, write};
 use super::handshake::Shake;
+use crate::limits;
 use crate::types::{Boot, ConnId, DirectoryId, ServerId, Tick};
 
 /// How far a link is.
@@ -63,8 +64,8 @@ impl Link {
             stream,
             address,
             phase,
-            input: Buffer::default(),
-            output: Buffer::default(),
+            input: Buffer::keeping(limits::LINK_BYTES_KEPT),
+            output: Buffer::keeping(limits::LINK_BYTES_KEPT),
             readable: false,
             writable,
             heard: now,
