@@ -272,15 +272,12 @@ impl<'de> Deserialize<'de> for ServerId {
 #[derive(Clone)]
 pub struct Blob {
     memory: Arc<[u8]>,
-    from: u32,
-    to: u32,
+    from: usize,
+    to: usize,
 }
 
 impl Blob {
     /// Copies the bytes once.
-    ///
-    /// # Panics
-    /// If they are 4 GiB or more: nothing that is ever in a blob is more than a few MiB.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Blob {
         Blob::of(Arc::from(bytes), 0, bytes.len())
@@ -293,19 +290,14 @@ impl Blob {
     }
 
     fn of(memory: Arc<[u8]>, from: usize, to: usize) -> Blob {
-        let place = |at: usize| u32::try_from(at).expect("a blob is far below 4 GiB");
-        Blob {
-            from: place(from),
-            to: place(to),
-            memory,
-        }
+        Blob { memory, from, to }
     }
 }
 
 impl std::ops::Deref for Blob {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.memory[self.from as usize..self.to as usize]
+        &self.memory[self.from..self.to]
     }
 }
 

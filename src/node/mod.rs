@@ -4,10 +4,11 @@
 //! because it is gathered when draining begins. It opens no socket or file, reads no clock, draws no random number but from the
 //! seed that it was given. May call `cluster`, `chat`, `wire` and the shapes of `log`.
 //!
-//! Reading order: `seam` (what goes in and out), this file (the turn), [`doors`] (what is owed to each client), `requests` (what clients ask),
+//! Reading order: `seam` (what goes in and out), this file (the turn), [`doors`] (what is owed to each client), `requests` and `commands` (what clients ask),
 //! `applying` (from committed entry to acknowledgement and item), `keeping` (checkpoints, damage), [`office`] (what the leader adds), [`fanout`] (cursors).
 
 mod applying;
+mod commands;
 mod doors;
 pub mod fanout;
 mod keeping;
@@ -365,42 +366,6 @@ impl Node {
     fn work(&mut self) -> bool {
         let (config, cluster) = (&self.config, &mut self.cluster);
         self.office.work(self.now, config, cluster, &self.state, &self.holdings)
-    }
-
-    /// This server's commands of the turn go where the leader is; without one they are dropped, and the clients will be asked again.
-    fn route(&mut self) {
-        if self.commands.is_empty() {
-            return;
-        }
-        let commands = self.commands.take();
-        let abouts = self.abouts.drain(..);
-        if self.cluster.role() == Role::Leader {
-            let held = commands.zip(abouts);
-            held.for_each(|(command, about)| self.office.hold(command, about));
-            return;
-        }
-        let Some(leader) = self.cluster.leader() else { return };
-        let (group, term) = (GroupId::ROOT, self.cluster.term());
-        let mut bytes = 0;
-        let mut frame = Vec::new();
-        for command in commands {
-            if bytes + command.len() > limits::APPEND_BYTES_MAX && !frame.is_empty() {
-                let commands = std::mem::take(&mut frame);
-                self.effects
-                    .push_back(Effect::Peer(leader, PeerMessage::Forward { group, term, commands }));
-                bytes = 0;
-            }
-            bytes += command.len();
-            frame.push(command);
-        }
-        self.effects.push_back(Effect::Peer(
-            leader,
-            PeerMessage::Forward {
-                group,
-                term,
-                commands: frame,
-            },
-        ));
     }
 
     fn output(&mut self, output: Output, records: &mut Vec<Record>, turn: &mut Turn) {

@@ -3,18 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use super::doors::{Opening, Verdict};
-use super::office::About;
+use super::doors::Opening;
 use super::status::room_info;
 use super::{Effect, Node};
 use crate::chat::admission;
-use crate::chat::command::{Code, Command, Head};
-use crate::chat::content::{head, user};
+use crate::chat::command::{Code, Command};
 use crate::limits;
 use crate::log::ReadFrom;
-use crate::types::{ClientSeq, ConnId, LogIndex, RoomId, Seq, SessionId, Span, Tick};
-use crate::wire::client::{self, Ack, From, Request, Response, RoomInfo, Until};
-use crate::wire::{auth, command, common_version};
+use crate::types::{ConnId, LogIndex, RoomId, Seq, SessionId, Span, Tick};
+use crate::wire::client::{self, From, Request, Response, RoomInfo, Until};
+use crate::wire::{auth, common_version};
 
 /// How long a question that nobody could answer rests before it is asked again.
 const ASK_AGAIN: Span = Span::from_ms(250);
@@ -179,7 +177,7 @@ impl Node {
         }
     }
 
-    fn has_said_hello(&mut self, conn: ConnId) -> bool {
+    pub(super) fn has_said_hello(&mut self, conn: ConnId) -> bool {
         let has = self.doors.get(conn).is_some();
         if !has {
             self.fatal(conn, "the first frame must be a hello");
@@ -222,7 +220,7 @@ impl Node {
         self.reply(conn, welcome);
     }
 
-    fn fatal(&mut self, conn: ConnId, text: &str) {
+    pub(super) fn fatal(&mut self, conn: ConnId, text: &str) {
         self.reply(conn, Response::Fatal { text: text.to_string() });
         self.effects.push_back(Effect::Close(conn));
     }
@@ -230,7 +228,7 @@ impl Node {
     // --- Sessions -------------------------------------------------------------------------------
 
     /// Sends the client to the leader if that is how commands are routed. Whether it did.
-    fn redirect(&mut self, conn: ConnId) -> bool {
+    pub(super) fn redirect(&mut self, conn: ConnId) -> bool {
         if !self.redirects() {
             return false;
         }
@@ -375,117 +373,6 @@ impl Node {
         }
     }
 
-    /// A command of the server's own, or one in another form than it came in.
-    fn push_command(&mut self, command: &Command<'_>) {
-        if let Some(about) = About::of(command) {
-            self.commands.push_with(|out| command::encode_into(command, out));
-            self.abouts.push(about);
-        }
-    }
-
-    // --- Commands -------------------------------------------------------------------------------
-
-    pub(super) fn take_command(&mut self, conn: ConnId, bytes: &[u8]) {
-        if !self.has_said_hello(conn) {
-            return;
-        }
-        let mut decoded = match command::decode(bytes) {
-            Ok(decoded) => decoded,
-            Err(error) => return self.fatal(conn, &format!("the command can't be taken: {error}")),
-        };
-        let Some(&Head {
-            session,
-            seq,
-            unacknowledged,
-            ..
-        }) = head(&decoded).filter(|_| is_clients(&decoded))
-        else {
-            return self.fatal(conn, "the command isn't one that clients may give");
-        };
-        if let Some(outcome) = self.known_outcome(conn, session, seq) {
-            self.doors.applied(self.now.tick, conn, seq);
-            return self.acks.entry(conn).or_default().push(Ack { seq, outcome });
-        }
-        if self.redirect(conn) {
-            return;
-        }
-        match self
-            .doors
-            .take(self.now.tick, conn, session, seq, unacknowledged, bytes.len())
-        {
-            Verdict::Ignore => {}
-            Verdict::NotOpen => {
-                let code = Code::NotOpen;
-                self.reply(
-                    conn,
-                    Response::Refused {
-                        id: seq.0,
-                        code,
-                        text: code.to_string(),
-                    },
-                );
-            }
-            Verdict::Take => match self.admit(&mut decoded) {
-                Ok(false) => {
-                    if let Some(about) = About::of(&decoded) {
-                        self.commands.push(bytes);
-                        self.abouts.push(about);
-                    }
-                }
-                Ok(true) => self.push_command(&decoded),
-                Err(code) => {
-                    // The number is spent, so that the commands behind it are taken.
-                    let head = Head {
-                        session,
-                        seq,
-                        unacknowledged,
-                        lamport: Default::default(),
-                    };
-                    self.push_command(&Command::Skip { head, code });
-                }
-            },
-        }
-    }
-
-    /// What became of a command that was applied before: a retry is answered at once.
-    fn known_outcome(
-        &mut self,
-        conn: ConnId,
-        session: SessionId,
-        seq: ClientSeq,
-    ) -> Option<crate::chat::command::Outcome> {
-        let bound = self.doors.get(conn)?.bound.as_ref()?;
-        if bound.session != session {
-            return None;
-        }
-        self.state.outcome(session, seq).cloned()
-    }
-
-    /// Checks form and size, and folds names. Whether the command was changed by that.
-    fn admit(&self, command: &mut Command) -> Result<bool, Code> {
-        let most = self.config.chat.message_size_max;
-        if user(command).is_some_and(|user| user.len() > limits::NAME_BYTES_MAX) {
-            return Err(Code::WrongName);
-        }
-        match command {
-            Command::Post { text, .. } => admission::check_text(text, most).map(|()| false),
-            Command::Topic { text, .. } => admission::check_topic(text).map(|()| false),
-            Command::Create { room, .. } | Command::Join { room, .. } => {
-                let folded = admission::fold_room(&room.shown)?;
-                let changed = *room != folded;
-                *room = folded;
-                Ok(changed)
-            }
-            Command::Rename { name, .. } => {
-                let folded = admission::fold_user(&name.shown)?;
-                let changed = *name != folded;
-                *name = folded;
-                Ok(changed)
-            }
-            _ => Ok(false),
-        }
-    }
-
     // --- Questions ------------------------------------------------------------------------------
 
     fn ask_fresh(&mut self, conn: ConnId, question: Question) {
@@ -605,18 +492,4 @@ impl Node {
         let end = ends.then_some(position);
         self.fanout.subscribe(conn, room, from, end, position);
     }
-}
-
-/// Whether clients may give this command.
-fn is_clients(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Post { .. }
-            | Command::Create { .. }
-            | Command::Join { .. }
-            | Command::Leave { .. }
-            | Command::Topic { .. }
-            | Command::Rename { .. }
-            | Command::Close { .. }
-    )
 }
