@@ -127,7 +127,7 @@ const SEARCHES: &[Search] = &[
             timeouts: 1,
             ..NOTHING
         },
-        depth: 15,
+        depth: 17,
     },
     Search {
         root: Root::Divergent,
@@ -210,7 +210,7 @@ fn every_promise_holds(election: Election) {
     let met = [
         ("states", all.states, 2_000_000),
         ("leaders elected", all.elected, 7_000),
-        ("leaders elected after a commit", all.elected_after_commit, 240),
+        ("leaders elected after a commit", all.elected_after_commit, 700),
         ("entries committed", all.committed, 8_000),
         ("logs cut", all.cut, 2_500),
         ("unsynced records lost", all.lost, 6_000),
