@@ -9,14 +9,24 @@ use crate::types::Lsn;
 
 /// Removes all segments that end at or before a position, and their index files; never the one that is being filled. Gives their number.
 ///
-/// Oldest first, and each is gone for good before the next goes: whenever this ends, the segments that are left follow each other.
+/// Oldest first, and each is gone for good before the next goes: whenever this ends, the segments that are left follow each other. A
+/// segment goes before its index file: one without would keep those behind it from being known by theirs. An index file that was left so
+/// goes the next time.
 ///
 /// # Errors
 /// What the disk says; it can be tried again.
 pub fn remove_segments<D: Disk>(disk: &D, index: &SharedIndex, before: Lsn) -> io::Result<usize> {
     let current = index.read().segments().last().map_or(Lsn(0), |segment| segment.base);
     let mut removed = 0;
-    for base in disk.list(FOLDER)?.iter().filter_map(|name| base_of(name)) {
+    let names = disk.list(FOLDER)?;
+    let oldest = names.iter().find_map(|name| base_of(name));
+    for left in names
+        .iter()
+        .filter(|name| index_of(name).is_some_and(|base| Some(base) < oldest))
+    {
+        disk.remove(&format!("{FOLDER}/{left}"))?;
+    }
+    for base in names.iter().filter_map(|name| base_of(name)) {
         let name = file_name(base);
         let end = Lsn(base.0.saturating_add(disk.open(&name)?.size()?));
         if base >= current || end > before {
@@ -24,14 +34,20 @@ pub fn remove_segments<D: Disk>(disk: &D, index: &SharedIndex, before: Lsn) -> i
         }
         // Nobody looks for anything there from now on.
         index.write().remove_before(end);
+        disk.remove(&name)?;
+        disk.sync_dir(FOLDER)?;
         match disk.remove(&index_name(base)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => disk.remove(&name)?,
+            _ => {}
         }
-        disk.sync_dir(FOLDER)?;
         removed += 1;
     }
     Ok(removed)
+}
+
+/// Where the segment begins of which this file is the index.
+fn index_of(name: &str) -> Option<Lsn> {
+    base_of(&format!("{}.seg", name.strip_suffix(".idx")?))
 }
 
 /// The index file of the segment that begins at `base`.
@@ -110,6 +126,48 @@ mod tests {
         // A checkpoint that goes beyond the log: it is the log's no more.
         let opened = Log::open(bench.disk, DIRECTORY, &options(last + 1)).unwrap();
         assert!(opened.behind);
+    }
+
+    #[test]
+    fn no_segment_outlives_its_index_file_wherever_the_process_ends() {
+        let mut bench = Bench::new();
+        let members = bench.model.entry(LogIndex(1), Term(1), EntryKind::Members, b"members");
+        bench.append(vec![members], 0);
+        let long = "x".repeat(1000);
+        while bench.log.end().0 < 4 * SEGMENT + 100 {
+            bench.say(&[&long]);
+        }
+        bench.log.close().unwrap();
+        for base in 0..4 {
+            bench.disk.create(&index_name(Lsn(base * SEGMENT))).unwrap();
+        }
+        bench.disk.sync_dir(FOLDER).unwrap();
+        let index = bench.log.index();
+        let mut halves = 0;
+        for changes in 0..12 {
+            let disk = bench.disk.copy();
+            disk.stop_after(changes);
+            halves += usize::from(remove_segments(&disk, &index, Lsn(3 * SEGMENT)).is_err());
+            disk.kill();
+            let names = disk.list(FOLDER).unwrap();
+            for base in names
+                .iter()
+                .filter_map(|name| base_of(name))
+                .filter(|base| base.0 < 4 * SEGMENT)
+            {
+                let file = format!("{:020}.idx", base.0);
+                assert!(
+                    names.contains(&file),
+                    "{file} is gone after {changes} changes, and its segment isn't"
+                );
+            }
+            remove_segments(&disk, &index, Lsn(3 * SEGMENT)).unwrap();
+            remove_segments(&disk, &index, Lsn(3 * SEGMENT)).unwrap();
+            let names = disk.list(FOLDER).unwrap();
+            let indexes: Vec<Lsn> = names.iter().filter_map(|name| index_of(name)).collect();
+            assert_eq!(indexes, [Lsn(3 * SEGMENT)], "after {changes} changes");
+        }
+        assert!(halves > 3, "{halves}");
     }
 
     #[test]
