@@ -37,7 +37,8 @@ end_trial() {
     local pid
     trap - EXIT
     for pid in "${helpers[@]}" "${pid_of[@]}"; do
-        [[ -n $pid ]] && kill -KILL "$pid" 2>/dev/null
+        # One that has ended already is no reason to leave the others.
+        [[ -z $pid ]] || kill -KILL "$pid" 2>/dev/null || true
     done
     wait 2>/dev/null || true
     if [[ -n $keep ]]; then
