@@ -3,14 +3,14 @@
 # A cluster of its own for trials: on free ports of this machine, in a temporary directory, with default timing. To be sourced.
 #
 # SYNCNET_BIN names a directory with the programs; without it they are built from here. Whoever sources this calls begin_trial,
-# writes a configuration with write_configuration, and starts servers with start. Processes that are put into `helpers`, the servers
-# and the directory end with the script, however it ends; nothing else is touched.
+# writes a configuration with write_configuration, starts servers with start, says what is wrong with fail, and ends with conclude.
+# Processes that are put into `helpers`, the servers and the directory end with the script, however it ends; nothing else is touched.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 bin=${SYNCNET_BIN:-$root/target/release}
 
 work='' base=0 servers=0 keep=''
-ids=() addresses=() helpers=() private=()
+ids=() addresses=() helpers=() private=() failures=()
 declare -A pid_of=()
 
 # begin_trial NAME SERVERS: makes `work`, finds the ports, and fills `ids` and `addresses` (options -s of all servers).
@@ -25,10 +25,13 @@ begin_trial() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     choose_ports
+    SYNCNET_SERVERS=''
     for ((n = 1; n <= servers; n++)); do
         ids+=("server$n")
         addresses+=(-s "127.0.0.1:$((base + n))")
+        SYNCNET_SERVERS+="127.0.0.1:$((base + n)),"
     done
+    export SYNCNET_SERVERS
 }
 
 # With `keep`, the directory stays.
@@ -57,6 +60,22 @@ die() {
         tail -n 10 "$log" >&2
     done
     exit 1
+}
+
+# fail WHAT: notes what is wrong, and goes on.
+fail() {
+    failures+=("$1")
+    echo "FAILED: $1"
+}
+
+# conclude: the verdict, and the end.
+conclude() {
+    if ((${#failures[@]} > 0)); then
+        printf '\nFAILED:\n'
+        printf '  %s\n' "${failures[@]}"
+        exit 1
+    fi
+    printf '\nPASSED\n'
 }
 
 # Whether no socket of this machine has one of the ports.
@@ -137,3 +156,43 @@ settle() {
 
 # Microseconds since 1970.
 now() { echo "${EPOCHREALTIME/[.,]/}"; }
+
+# history ID ROOM FILE: all that can be read of it there. Healthy or not, a server that was just started may still be asking the
+# leader whether there is more, and say so with 4.
+history() {
+    local deadline=$((SECONDS + 30)) code
+    while :; do
+        code=0
+        "$bin/syncnet" tail --only -s "127.0.0.1:$((base + ${1#server}))" --json --no-follow --timeout 60 --after 0 "$2" \
+            >"$3" 2>>"$work/tail.log" || code=$?
+        ((code != 0)) || return 0
+        ((code == 4 && SECONDS < deadline)) || die "$2 can't be read from $1: syncnet tail ended with $code"
+        unsure=$((unsure + 1))
+        sleep 0.2
+    done
+}
+
+# compare_histories ROOM…: reads each from every server, into history.ROOM.ID; it must be the same everywhere. Retention may remove
+# more between two readings: then it is read again.
+compare_histories() {
+    local try room id moved unsure=0
+    for ((try = 0; try < 10; try++)); do
+        for room; do
+            for id in "${ids[@]}"; do history "$id" "$room" "$work/history.$room.$id"; done
+            history server1 "$room" "$work/history.$room.again"
+        done
+        moved=''
+        for room; do
+            cmp -s "$work/history.$room.server1" "$work/history.$room.again" || moved=yes
+        done
+        [[ -n $moved ]] || break
+        sleep 1
+    done
+    [[ -z $moved ]] || fail "the histories don't come to rest"
+    ((unsure == 0)) || echo "note: of a healthy cluster, $unsure readings ended with 4: no quorum"
+    for room; do
+        for id in "${ids[@]:1}"; do
+            cmp "$work/history.$room.server1" "$work/history.$room.$id" || fail "$room differs between server1 and $id"
+        done
+    done
+}

@@ -8,15 +8,10 @@ use crate::types::{LogIndex, Term};
 /// the earlier check, the term, the index, one byte for the kind, and the payload; numbers are little-endian.
 #[must_use]
 pub fn chain(prev: u32, term: Term, index: LogIndex, kind: EntryKind, payload: &[u8]) -> u32 {
-    let kind = match kind {
-        EntryKind::Noop => 0u8,
-        EntryKind::Members => 1,
-        EntryKind::Command => 2,
-    };
     let mut head = [0; 17];
     head[..8].copy_from_slice(&term.0.to_le_bytes());
     head[8..16].copy_from_slice(&index.0.to_le_bytes());
-    head[16] = kind;
+    head[16] = kind.number();
     crc32c::crc32c_append(crc32c::crc32c_append(prev, &head), payload)
 }
 

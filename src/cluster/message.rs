@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Blob, Boot, ClusterId, DirectoryId, GroupId, LogIndex, RingPosition, ServerId, Term};
+use crate::types::{Blob, Boot, ClusterId, DirectoryId, GroupId, LogIndex, Pieces, RingPosition, ServerId, Term};
 
 /// One entry of a group's log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,6 +27,79 @@ pub enum EntryKind {
     Members,
     /// The state machine: a stamped command.
     Command,
+}
+
+impl EntryKind {
+    /// Its number, in records and frames and in the check over the log.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            EntryKind::Noop => 0,
+            EntryKind::Members => 1,
+            EntryKind::Command => 2,
+        }
+    }
+
+    /// The kind of that number.
+    #[must_use]
+    pub fn of_number(number: u8) -> Option<EntryKind> {
+        [EntryKind::Noop, EntryKind::Members, EntryKind::Command]
+            .into_iter()
+            .find(|kind| kind.number() == number)
+    }
+}
+
+/// Entries that are gathered one behind the other; their payloads share one piece of memory, but for members, which stay for long, and
+/// alone.
+#[derive(Debug, Default)]
+pub struct Bundle {
+    heads: Vec<(LogIndex, Term, EntryKind)>,
+    payloads: Pieces,
+}
+
+impl Bundle {
+    /// None yet, and memory for so many.
+    #[must_use]
+    pub fn with_capacity(count: usize) -> Bundle {
+        Bundle {
+            heads: Vec::with_capacity(count),
+            payloads: Pieces::default(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// One more.
+    pub fn push(&mut self, index: LogIndex, term: Term, kind: EntryKind, payload: &[u8]) {
+        self.heads.push((index, term, kind));
+        self.payloads.push(payload);
+    }
+
+    /// The entries, in their order.
+    #[must_use]
+    pub fn entries(mut self) -> Vec<Entry> {
+        let entry = |((index, term, kind), payload): (_, Blob)| Entry {
+            index,
+            term,
+            kind,
+            payload: if kind == EntryKind::Members {
+                Blob::new(&payload)
+            } else {
+                payload
+            },
+        };
+        self.heads.into_iter().zip(self.payloads.take()).map(entry).collect()
+    }
 }
 
 /// The end of a log, or any place in it: compared by term first.

@@ -114,7 +114,7 @@ pub fn encode(out: &mut Vec<u8>, header: &Header, payload: &[u8], directory: Dir
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&body.to_le_bytes());
-    out.extend_from_slice(&[header.kind as u8, VERSION, entry_kind_number(header.entry_kind), 0]);
+    out.extend_from_slice(&[header.kind as u8, VERSION, header.entry_kind.number(), 0]);
     out.extend_from_slice(&header.lsn.0.to_le_bytes());
     out.extend_from_slice(&header.batch.to_le_bytes());
     out.extend_from_slice(&unsynced.to_le_bytes());
@@ -182,11 +182,8 @@ pub fn parse_header(bytes: &[u8], at: Lsn, directory: DirectoryId) -> ParsedHead
         5 => Kind::Fill,
         _ => return ParsedHeader::Unknown,
     };
-    let entry_kind = match bytes[14] {
-        0 => EntryKind::Noop,
-        1 => EntryKind::Members,
-        2 => EntryKind::Command,
-        _ => return ParsedHeader::Unknown,
+    let Some(entry_kind) = EntryKind::of_number(bytes[14]) else {
+        return ParsedHeader::Unknown;
     };
     if bytes[13] != VERSION || bytes[15] != 0 {
         return ParsedHeader::Unknown;
@@ -203,14 +200,6 @@ pub fn parse_header(bytes: &[u8], at: Lsn, directory: DirectoryId) -> ParsedHead
         chain: number(&bytes[56..60]) as u32,
     };
     ParsedHeader::Good(header, length)
-}
-
-fn entry_kind_number(kind: EntryKind) -> u8 {
-    match kind {
-        EntryKind::Noop => 0,
-        EntryKind::Members => 1,
-        EntryKind::Command => 2,
-    }
 }
 
 fn seed(directory: DirectoryId) -> u32 {

@@ -4,6 +4,7 @@ use std::io;
 
 use super::disk::{Disk, DiskFile};
 use super::index::SharedIndex;
+use super::sealed;
 use super::segment::{FOLDER, base_of, file_name};
 use crate::types::Lsn;
 
@@ -20,11 +21,9 @@ pub fn remove_segments<D: Disk>(disk: &D, index: &SharedIndex, before: Lsn) -> i
     let mut removed = 0;
     let names = disk.list(FOLDER)?;
     let oldest = names.iter().find_map(|name| base_of(name));
-    for left in names
-        .iter()
-        .filter(|name| index_of(name).is_some_and(|base| Some(base) < oldest))
-    {
-        disk.remove(&format!("{FOLDER}/{left}"))?;
+    let indexes = names.iter().filter_map(|name| sealed::base_of(name));
+    for left in indexes.filter(|&base| Some(base) < oldest) {
+        disk.remove(&sealed::file_name(left))?;
     }
     for base in names.iter().filter_map(|name| base_of(name)) {
         let name = file_name(base);
@@ -36,7 +35,7 @@ pub fn remove_segments<D: Disk>(disk: &D, index: &SharedIndex, before: Lsn) -> i
         index.write().remove_before(end);
         disk.remove(&name)?;
         disk.sync_dir(FOLDER)?;
-        match disk.remove(&index_name(base)) {
+        match disk.remove(&sealed::file_name(base)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -45,21 +44,12 @@ pub fn remove_segments<D: Disk>(disk: &D, index: &SharedIndex, before: Lsn) -> i
     Ok(removed)
 }
 
-/// Where the segment begins of which this file is the index.
-fn index_of(name: &str) -> Option<Lsn> {
-    base_of(&format!("{}.seg", name.strip_suffix(".idx")?))
-}
-
-/// The index file of the segment that begins at `base`.
-fn index_name(base: Lsn) -> String {
-    format!("{FOLDER}/{:020}.idx", base.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cluster::message::{EntryKind, LogPosition};
     use crate::log::recovery::{OpenError, Options};
+    use crate::log::sim_disk::SimDisk;
     use crate::log::testing::{Bench, DIRECTORY, ROOT, SEGMENT, read_from};
     use crate::log::writer::Log;
     use crate::rng::Rng;
@@ -78,23 +68,29 @@ mod tests {
         }
     }
 
-    #[test]
-    fn whole_segments_go_and_the_log_begins_behind_them() {
+    /// A log with so many full segments, and a little in the next.
+    fn full(segments: u64) -> Bench<SimDisk> {
         let mut bench = Bench::new();
         let members = bench.model.entry(LogIndex(1), Term(1), EntryKind::Members, b"members");
         bench.append(vec![members], 0);
         let long = "x".repeat(1000);
-        while bench.log.end().0 < 4 * SEGMENT + 100 {
+        while bench.log.end().0 < segments * SEGMENT + 100 {
             bench.say(&[&long]);
         }
+        bench
+    }
+
+    #[test]
+    fn whole_segments_go_and_the_log_begins_behind_them() {
+        let mut bench = full(4);
         let last = bench.model.last();
         bench.append(Vec::new(), last);
         bench.log.close().unwrap();
         let index = bench.log.index();
-        bench.disk.create(&index_name(Lsn(0))).unwrap();
+        bench.disk.create(&sealed::file_name(Lsn(0))).unwrap();
         assert_eq!(remove_segments(&bench.disk, &index, Lsn(SEGMENT - 1)).unwrap(), 0);
         assert_eq!(remove_segments(&bench.disk, &index, Lsn(2 * SEGMENT + 5)).unwrap(), 2);
-        assert!(bench.disk.open(&index_name(Lsn(0))).is_err());
+        assert!(bench.disk.open(&sealed::file_name(Lsn(0))).is_err());
         let model = bench.model.clone();
         assert_eq!(index.read().segments().len(), 3);
 
@@ -130,16 +126,10 @@ mod tests {
 
     #[test]
     fn no_segment_outlives_its_index_file_wherever_the_process_ends() {
-        let mut bench = Bench::new();
-        let members = bench.model.entry(LogIndex(1), Term(1), EntryKind::Members, b"members");
-        bench.append(vec![members], 0);
-        let long = "x".repeat(1000);
-        while bench.log.end().0 < 4 * SEGMENT + 100 {
-            bench.say(&[&long]);
-        }
+        let mut bench = full(4);
         bench.log.close().unwrap();
         for base in 0..4 {
-            bench.disk.create(&index_name(Lsn(base * SEGMENT))).unwrap();
+            bench.disk.create(&sealed::file_name(Lsn(base * SEGMENT))).unwrap();
         }
         bench.disk.sync_dir(FOLDER).unwrap();
         let index = bench.log.index();
@@ -164,7 +154,7 @@ mod tests {
             remove_segments(&disk, &index, Lsn(3 * SEGMENT)).unwrap();
             remove_segments(&disk, &index, Lsn(3 * SEGMENT)).unwrap();
             let names = disk.list(FOLDER).unwrap();
-            let indexes: Vec<Lsn> = names.iter().filter_map(|name| index_of(name)).collect();
+            let indexes: Vec<Lsn> = names.iter().filter_map(|name| sealed::base_of(name)).collect();
             assert_eq!(indexes, [Lsn(3 * SEGMENT)], "after {changes} changes");
         }
         assert!(halves > 3, "{halves}");
@@ -172,13 +162,7 @@ mod tests {
 
     #[test]
     fn a_fill_may_stay_when_the_entry_that_it_mended_is_gone() {
-        let mut bench = Bench::new();
-        let members = bench.model.entry(LogIndex(1), Term(1), EntryKind::Members, b"members");
-        bench.append(vec![members], 0);
-        let long = "x".repeat(1000);
-        while bench.log.end().0 < 2 * SEGMENT + 100 {
-            bench.say(&[&long]);
-        }
+        let mut bench = full(2);
         let fill = bench.model.fill(LogIndex(3));
         let last = bench.model.last();
         bench.append(vec![fill], last);

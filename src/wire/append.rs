@@ -3,8 +3,8 @@
 //! the two together.
 
 use super::varint;
-use crate::cluster::message::{Entry, EntryKind, LogPosition, Message};
-use crate::types::{Blob, GroupId, LogIndex, Pieces, Term};
+use crate::cluster::message::{Bundle, EntryKind, LogPosition, Message};
+use crate::types::{GroupId, LogIndex, Term};
 
 /// The numbers of `PeerMessage::Cluster` and of `Message::Append`.
 const APPEND: [u8; 2] = [0, 5];
@@ -42,11 +42,7 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) -> bool {
     for entry in entries {
         varint::push(entry.index.0, out);
         varint::push(entry.term.0, out);
-        out.push(match entry.kind {
-            EntryKind::Noop => 0,
-            EntryKind::Members => 1,
-            EntryKind::Command => 2,
-        });
+        out.push(entry.kind.number());
         varint::push(entry.payload.len() as u64, out);
         out.extend_from_slice(&entry.payload);
     }
@@ -71,31 +67,12 @@ pub fn decode(body: &[u8]) -> Option<Message> {
     if count > rest.len() / ENTRY_BYTES_MIN {
         return None;
     }
-    let mut heads = Vec::with_capacity(count);
-    let mut payloads = Pieces::default();
+    let mut bundle = Bundle::with_capacity(count);
     for _ in 0..count {
         let (index, term) = (LogIndex(varint::take(rest)?), Term(varint::take(rest)?));
-        let kind = match rest.split_off_first()? {
-            0 => EntryKind::Noop,
-            1 => EntryKind::Members,
-            2 => EntryKind::Command,
-            _ => return None,
-        };
-        let length = usize::try_from(varint::take(rest)?).ok()?;
-        payloads.push(rest.split_off(..length)?);
-        heads.push((index, term, kind));
+        let kind = EntryKind::of_number(*rest.split_off_first()?)?;
+        bundle.push(index, term, kind, varint::take_bytes(rest)?);
     }
-    let entry = |((index, term, kind), payload): (_, Blob)| Entry {
-        index,
-        term,
-        kind,
-        // Members stay for long, and alone.
-        payload: if kind == EntryKind::Members {
-            Blob::new(&payload)
-        } else {
-            payload
-        },
-    };
     rest.is_empty().then(|| Message::Append {
         group,
         term,
@@ -103,15 +80,17 @@ pub fn decode(body: &[u8]) -> Option<Message> {
         prev_chain,
         commit,
         round,
-        entries: heads.into_iter().zip(payloads.take()).map(entry).collect(),
+        entries: bundle.entries(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::message::Entry;
     use crate::limits;
     use crate::rng::Rng;
+    use crate::types::Blob;
     use crate::wire;
     use crate::wire::peer::PeerMessage;
 

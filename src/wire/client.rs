@@ -455,8 +455,8 @@ pub fn command_in(body: &[u8]) -> Option<&[u8]> {
     let (&COMMAND, mut rest) = body.split_first()? else {
         return None;
     };
-    let length = usize::try_from(varint::take(&mut rest)?).ok()?;
-    (length == rest.len()).then_some(rest)
+    let command = varint::take_bytes(&mut rest)?;
+    rest.is_empty().then_some(command)
 }
 
 /// The response in a frame's body.

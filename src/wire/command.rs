@@ -289,10 +289,7 @@ fn plain_post(body: &[u8]) -> Option<Command<'_>> {
 }
 
 fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
-    let length = usize::try_from(varint::take(rest)?).ok()?;
-    let (text, after) = rest.split_at_checked(length)?;
-    *rest = after;
-    std::str::from_utf8(text).ok()
+    std::str::from_utf8(varint::take_bytes(rest)?).ok()
 }
 
 /// An entry's payload: the leader's stamp and the command's bytes.

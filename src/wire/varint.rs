@@ -45,6 +45,12 @@ pub fn take(rest: &mut &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(wide))
 }
 
+/// Takes bytes behind their number from the front.
+pub fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(take(rest)?).ok()?;
+    rest.split_off(..length)
+}
+
 /// As [`take`], for a number of 32 bits.
 pub fn take_u32(rest: &mut &[u8]) -> Option<u32> {
     // The form of eight bytes is none of such a number, whatever stands in it.

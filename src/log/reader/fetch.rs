@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::{Reader, Spot, Trouble, Wanted};
-use crate::cluster::message::{Entry, EntryKind, Hole};
+use crate::cluster::message::{Bundle, Entry, Hole};
 use crate::limits::{DAMAGE_LOOKAHEAD, READ_BYTES_MAX, READ_GAP_BYTES, READ_WINDOW_BYTES, RECORD_HEADER_BYTES};
 use crate::log::disk::Disk;
 use crate::log::record::{self, Header, Kind, Parsed};
 use crate::log::segment::Segment;
-use crate::types::{LogIndex, Lsn, Pieces, Term};
+use crate::types::{Lsn, Term};
 
 /// Bytes that are read behind the place of the last record that is wanted: most records are shorter.
 const GUESS: u64 = 2048;
@@ -16,9 +16,7 @@ const GUESS: u64 = 2048;
 /// Entries on their way into an answer.
 #[derive(Debug)]
 pub(super) struct Gathered {
-    /// Everything of the entries but their payloads.
-    heads: Vec<(LogIndex, Term, EntryKind)>,
-    payloads: Pieces,
+    entries: Bundle,
     limit: usize,
     taken: usize,
 }
@@ -26,8 +24,7 @@ pub(super) struct Gathered {
 impl Gathered {
     pub fn new(bytes_max: usize) -> Gathered {
         Gathered {
-            heads: Vec::new(),
-            payloads: Pieces::default(),
+            entries: Bundle::default(),
             limit: bytes_max.min(READ_BYTES_MAX),
             taken: 0,
         }
@@ -35,34 +32,27 @@ impl Gathered {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.heads.len()
+        self.entries.len()
     }
 
-    /// The entries, which share one piece of memory.
-    pub fn entries(mut self) -> Vec<Entry> {
-        let entry = |((index, term, kind), payload)| Entry {
-            index,
-            term,
-            kind,
-            payload,
-        };
-        self.heads.into_iter().zip(self.payloads.take()).map(entry).collect()
+    /// The entries.
+    pub fn entries(self) -> Vec<Entry> {
+        self.entries.entries()
     }
 
     /// Whether it wants no more.
     fn full(&self) -> bool {
-        self.taken >= self.limit && !self.heads.is_empty()
+        self.taken >= self.limit && !self.entries.is_empty()
     }
 
     fn push(&mut self, header: &Header, payload: &[u8]) {
-        self.heads.push((header.index, header.term, header.entry_kind));
-        self.payloads.push(payload);
+        self.entries.push(header.index, header.term, header.entry_kind, payload);
     }
 
     /// What there is, if trouble came after something.
     pub fn or(self, trouble: Trouble) -> Result<Gathered, Trouble> {
         match trouble {
-            Trouble::Damaged { .. } if !self.heads.is_empty() => Ok(self),
+            Trouble::Damaged { .. } if !self.entries.is_empty() => Ok(self),
             trouble => Err(trouble),
         }
     }
