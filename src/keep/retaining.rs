@@ -10,6 +10,7 @@ use crate::log::disk::Disk;
 use crate::log::index::EntryIndex;
 use crate::log::recovery::OpenError;
 use crate::log::remove::remove_segments;
+use crate::log::segment::Segment;
 use crate::log::start::last_before;
 use crate::types::{GroupId, LogIndex, Lsn};
 
@@ -28,15 +29,16 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// What is at or before `index` needn't be kept: removes what is older than the last checkpoint
-    /// up to there. A server that was filled by others may have none so old; then nothing goes yet, since whoever got the first one
-    /// would lack what can be read before it.
+    /// What is at or before `index` needn't be kept: removes what is older than the last two checkpoints up to there. The state can be had
+    /// only from a checkpoint once the log doesn't begin with the first entry any more, so one may be damaged, and the other is still there.
+    /// A server that was filled by others may have none so old; then nothing goes yet, since whoever got the first one would lack what can
+    /// be read before it.
     ///
     /// # Errors
     /// What the disk says.
     pub(super) fn trim(&mut self, index: LogIndex) -> io::Result<()> {
         let at: Vec<LogIndex> = self.checkpoints.list().iter().map(|info| info.id.at.index).collect();
-        let Some(base) = at.iter().copied().rev().find(|&at| at <= index) else {
+        let Some(base) = at.iter().copied().rev().filter(|&at| at <= index).nth(1) else {
             return Ok(());
         };
         for older in at.into_iter().filter(|&at| at < base) {
@@ -54,9 +56,8 @@ impl<D: Disk> Keeper<D> {
         let index = self.shared.read();
         let (held, segments) = (held_from(&index, base), index.segments());
         let pairs = segments.windows(2).filter(|pair| pair[1].base <= held);
-        let pairs: Vec<_> = pairs
-            .filter_map(|pair| index.sealed_of(pair[0]).map(|sealed| (sealed.last, pair[1])))
-            .collect();
+        let last = |segment| index.last_in(GroupId::ROOT, segment);
+        let pairs: Vec<_> = pairs.map(|pair| (last(pair[0]), pair[1])).collect();
         drop(index);
         for (last, segment) in pairs.into_iter().rev() {
             match last_before(&self.disk, self.directory, segment) {
@@ -117,10 +118,13 @@ fn bytes_after(index: &EntryIndex, at: LogIndex) -> u64 {
     end - from.map_or(end, |from| from.0)
 }
 
-/// Where the first segment begins that holds an entry after `base`, or has no index file yet.
+/// Where the first segment begins that holds an entry after `base`, or is the last. It doesn't matter whether those before have index
+/// files: one that was lost can't be made anew when no checkpoint is so old.
 fn held_from(index: &EntryIndex, base: LogIndex) -> Lsn {
     let segments = index.segments();
-    let gone = |segment: &&crate::log::segment::Segment| index.sealed_of(**segment).is_some_and(|s| s.last <= base);
-    let kept = segments.iter().find(|segment| !gone(segment));
-    kept.map_or(Lsn(0), |segment| segment.base)
+    let holds = |segment: &&Segment| index.last_in(GroupId::ROOT, **segment) > base;
+    let Some((last, full)) = segments.split_last() else {
+        return Lsn(0);
+    };
+    full.iter().find(holds).unwrap_or(last).base
 }

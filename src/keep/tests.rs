@@ -432,8 +432,15 @@ fn trim_removes_what_is_before_the_base_and_nothing_behind_it() {
     let marks = house.marks();
     assert_eq!(marks.len(), 5);
     let (segments, history) = (house.log_files(".seg"), house.history());
-    // Up to the last checkpoint before, and not further.
-    let index = LogIndex(marks[2] - 1);
+    // Of those at or before it two stay.
+    house.job(KeepJob::Trim {
+        index: LogIndex(marks[1] - 1),
+    });
+    assert_eq!(
+        (house.marks(), house.log_files(".seg")),
+        (marks.clone(), segments.clone())
+    );
+    let index = LogIndex(marks[3] - 1);
     let said = house.job(KeepJob::Trim { index });
     assert_eq!(house.marks(), marks[1..]);
     assert!(said.contains(&Kept::Holdings(house.keeper.holdings())));
@@ -445,12 +452,14 @@ fn trim_removes_what_is_before_the_base_and_nothing_behind_it() {
     assert_eq!(entries.first().map(|entry| entry.index), Some(base.next()));
     // A checkpoint at the very place will do.
     house.job(KeepJob::Trim {
-        index: LogIndex(marks[2]),
+        index: LogIndex(marks[3]),
     });
     assert_eq!(house.marks(), marks[2..]);
     // No checkpoint is so old: whoever got the first one would lack the entries before it, so that nothing goes.
     let left = house.log_files(".seg");
-    house.job(KeepJob::Trim { index });
+    house.job(KeepJob::Trim {
+        index: LogIndex(marks[1]),
+    });
     assert_eq!((house.marks(), house.log_files(".seg")), (marks[2..].to_vec(), left));
     let live = house.live.clone();
     let held = house.keeper.holdings().first;
@@ -495,9 +504,11 @@ fn the_log_never_begins_where_its_last_entry_before_is_void() {
     let void = house.log.segment().base;
     house.say("in the place of all these");
     let base = house.make().at.index;
+    house.say("and another");
+    let index = house.make().at.index;
     house.fill_segments(2);
     house.make();
-    house.job(KeepJob::Trim { index: base });
+    house.job(KeepJob::Trim { index });
     assert_eq!(house.marks()[0], base.0);
     assert_eq!(
         house.log_files(".seg")[0],
@@ -527,6 +538,53 @@ fn the_log_never_begins_where_its_last_entry_before_is_void() {
     }
     house.work();
     assert!(house.log_files(".seg")[0] > void, "and removed");
+}
+
+#[test]
+fn a_segment_before_the_oldest_checkpoint_goes_though_its_index_file_is_lost() {
+    let mut house = House::with_checkpoints(5);
+    let marks = house.marks();
+    // Nobody needs what is before the third checkpoint, but the segments are still there when the process ends.
+    for &older in &marks[..2] {
+        house.disk.remove(&file_name(LogIndex(older))).unwrap();
+    }
+    let oldest = house.log_files(".idx")[0];
+    house.disk.remove(&crate::log::sealed::file_name(oldest)).unwrap();
+    // As it is when the log begins behind the first entry: there is no other way to make the index files of these segments.
+    house = house.again();
+    let base = LogIndex(marks[2]);
+    house.job(KeepJob::Trim {
+        index: LogIndex(marks[3]),
+    });
+    assert!(house.log_files(".seg")[0] > oldest);
+    assert!(house.keeper.holdings().first <= base.next());
+    house.fill_segments(1);
+    house.make();
+    let history = house.history();
+    let mut house = house.again();
+    assert_eq!(house.history(), history);
+}
+
+#[test]
+fn any_one_checkpoint_may_be_lost_though_the_log_begins_late() {
+    for lost in 0..2 {
+        let mut house = House::with_checkpoints(3);
+        let marks = house.marks();
+        house.job(KeepJob::Trim {
+            index: LogIndex(marks[2]),
+        });
+        assert_eq!(house.marks(), marks[1..]);
+        let history = house.history();
+        assert!(house.disk.flip_bit(&file_name(LogIndex(marks[1 + lost])), 200, 1));
+        // While it runs, and at a start.
+        house.fill_segments(1);
+        house.make();
+        house.say("more");
+        let (live, after) = (house.live.clone(), house.history());
+        assert_eq!(after[..history.len()], history[..]);
+        let mut house = house.again();
+        assert_eq!((house.live.clone(), house.history()), (live, after));
+    }
 }
 
 #[test]

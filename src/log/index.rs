@@ -144,14 +144,25 @@ impl EntryIndex {
         let segments = self.segments();
         let (_, full) = segments.split_last()?;
         let segment = *full.iter().find(|segment| self.sealed_of(**segment).is_none())?;
-        let within = entries.places.lower_bound(segment.end().0 / ALIGNMENT) as u64;
         // Memory forgets in whole blocks: the first in it may stand in a segment that has its file.
         let sealed = self.last_sealed(group).unwrap_or(LogIndex(0));
         Some((
             segment,
             entries.first.max(sealed.next()),
-            LogIndex((entries.first.0 + within).saturating_sub(1)),
+            entries.last_until(segment.end()),
         ))
+    }
+
+    /// The last entry of a group that stands in a full segment, and isn't void; one that stands before it if none does.
+    #[must_use]
+    pub fn last_in(&self, group: GroupId, segment: Segment) -> LogIndex {
+        match self.sealed_of(segment) {
+            Some(sealed) => sealed.last,
+            None => self
+                .groups
+                .get(&group)
+                .map_or(LogIndex(0), |entries| entries.last_until(segment.end())),
+        }
     }
 
     fn change(&mut self, group: GroupId, index: LogIndex, lsn: Option<Lsn>) {
@@ -388,6 +399,12 @@ impl Entries {
     /// The entry after the last.
     fn next(&self) -> LogIndex {
         LogIndex(self.first.0 + self.places.len() as u64)
+    }
+
+    /// The last entry in memory that stands before `end`; the one before the first if none does.
+    fn last_until(&self, end: Lsn) -> LogIndex {
+        let within = self.places.lower_bound(end.0 / ALIGNMENT) as u64;
+        LogIndex((self.first.0 + within).saturating_sub(1))
     }
 
     fn put(&mut self, index: LogIndex, lsn: Lsn) {

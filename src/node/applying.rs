@@ -143,7 +143,7 @@ impl Node {
         if index.0.is_multiple_of(self.config.log.digest_every) {
             self.cluster.digest(index, self.state.digest());
         }
-        if index.0.is_multiple_of(self.config.log.checkpoint_every) {
+        if self.keeping.is_due(index, self.config.log.checkpoint_every) {
             self.keeping.checkpoint_due(index, self.state.digest());
         }
     }

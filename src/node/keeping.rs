@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{Effect, Level, Node, Reading};
 use crate::chat::State;
 use crate::cluster::message::{CheckpointId, Entry, Hole};
-use crate::keep::{KeepJob, Kept};
+use crate::keep::{Holdings, KeepJob, Kept};
 use crate::limits;
 use crate::log::ReadRequest;
 use crate::types::{Blob, LogIndex, ServerId, Span, Tick};
@@ -19,6 +19,8 @@ const READ_AGAIN: Span = Span::from_ms(100);
 pub(super) struct Keeping {
     /// A checkpoint that is due: the entry, and the digest of the state there.
     due: Option<(LogIndex, u64)>,
+    /// There is one checkpoint only, and the log begins behind the first entry: another is made at the next entry, for one may be damaged.
+    alone: bool,
     /// One is being made.
     making: bool,
     /// The last entry that may be removed, as it was last said.
@@ -43,9 +45,22 @@ impl Keeping {
         self.again_at
     }
 
-    /// The state has come to a place where a checkpoint is to be made. While one is being made, only the last place counts.
+    /// The state has come to an entry: whether a checkpoint is to be made there. `every` is how many entries there are between two.
+    pub fn is_due(&mut self, index: LogIndex, every: u64) -> bool {
+        std::mem::take(&mut self.alone) || index.0.is_multiple_of(every)
+    }
+
+    /// A checkpoint is to be made at an entry, where the state has this digest. While one is being made, only the last place counts.
     pub fn checkpoint_due(&mut self, index: LogIndex, digest: u64) {
         self.due = Some((index, digest));
+    }
+
+    /// Tells of what is kept that it has changed.
+    fn held(&mut self, before: &Holdings, now: &Holdings) {
+        // Not each time that one is tried in vain.
+        if before.marks.first().map(|mark| mark.index) != now.marks.first().map(|mark| mark.index) {
+            self.alone = now.marks.len() == 1 && now.first > LogIndex(1);
+        }
     }
 }
 
@@ -136,6 +151,7 @@ impl Node {
                 }
             }
             Kept::Holdings(holdings) => {
+                self.keeping.held(&self.holdings, &holdings);
                 self.holdings = holdings;
                 self.forget_unneeded();
             }

@@ -4,7 +4,7 @@ use super::*;
 use crate::chat::State;
 use crate::cluster::message::{Entry, Recovered};
 use crate::config::{ChatConfig, Election, LeaderMode, LogConfig, Retention, ServerConfig, Timing};
-use crate::keep::{Kept, Mark};
+use crate::keep::{KeepJob, Kept, Mark};
 use crate::types::{Boot, DirectoryId, Position, RingPosition, RoomId, Seq};
 use crate::wire::client::{From, MAGIC, Request, Until, VERSIONS, decode_response};
 use crate::wire::frame::{Split, split};
@@ -191,6 +191,26 @@ fn a_size_is_kept_by_a_trim_that_is_proposed_once() {
     alone.run(5_000);
     assert!(alone.trims().is_empty());
     assert_eq!(alone.node.state().applied(), applied, "nothing is proposed for nothing");
+}
+
+#[test]
+fn a_checkpoint_that_is_the_only_one_of_a_log_that_begins_late_gets_another_at_the_next_entry() {
+    let mut alone = Alone::new(Retention::Size(4 << 20));
+    let makes = |alone: &mut Alone| -> usize {
+        let effects = std::mem::take(&mut alone.effects);
+        let make = |effect: &&Effect| matches!(effect, Effect::Keep(KeepJob::Make { .. }));
+        effects.iter().filter(make).count()
+    };
+    // Each has the node propose an entry: the mark is old enough for a trim.
+    let held = |first: u64, index: u64| {
+        let (first, marks) = (LogIndex(first), vec![mark(index, 0, 5 << 20)]);
+        Input::Kept(Kept::Holdings(Holdings { first, marks }))
+    };
+    makes(&mut alone);
+    alone.step(held(1, 1));
+    assert_eq!(makes(&mut alone), 0, "all can be made from the first entry on");
+    alone.step(held(2, 2));
+    assert_eq!(makes(&mut alone), 1);
 }
 
 #[test]

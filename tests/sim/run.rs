@@ -22,6 +22,9 @@ const WELL_WITHIN: Span = Span::from_ms(10_000);
 /// What the clients' own time-outs may take beyond that.
 const CLIENTS_WITHIN: Span = Span::from_ms(5_000);
 
+/// How long a server may take to make a checkpoint when nothing else goes on, and to mend what it finds damaged on the way.
+const MADE_WITHIN: Span = Span::from_ms(3_000);
+
 /// A seed that broke a promise.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -185,6 +188,8 @@ fn live(world: &mut World) {
         let result = compare_logs(world, at, world.servers[at].damaged);
         world.check(result);
     }
+    let result = housekeeping_goes_on(world);
+    world.check(result);
     let operations = world.counts.get("client operations");
     if world.only.is_none() && world.plan.standard && operations < STANDARD_OPERATIONS_MIN {
         world.fail(format!("people asked for {operations} things only"));
@@ -197,6 +202,26 @@ fn live(world: &mut World) {
         .counts
         .add("entries committed", world.oracle.entries().len() as u64);
     world.counts.add("messages acknowledged", world.oracle.acks);
+}
+
+/// A server that is well makes a checkpoint of what it has applied: one that can't, whatever it once lost, would remove nothing more. What
+/// it finds damaged at the first try must be mended by the second.
+fn housekeeping_goes_on(world: &mut World) -> Result<(), String> {
+    for last in [false, true] {
+        for at in 0..world.servers.len() {
+            world.make_checkpoint(at);
+        }
+        if !world.run_for(MADE_WITHIN) {
+            return Ok(());
+        }
+        let unmade = (0..world.servers.len()).find_map(|at| Some((at, world.unmade(at)?)));
+        match unmade {
+            None => return Ok(()),
+            Some((at, why)) if last => return Err(format!("{} makes no checkpoint any more: {why}", server_id(at))),
+            Some(_) => world.counts.one("damage found by a last checkpoint"),
+        }
+    }
+    Ok(())
 }
 
 /// What a server has on its disk must be what was committed, all of it; where it is spoilt, what a start would fetch may be missing.

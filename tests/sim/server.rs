@@ -15,7 +15,7 @@ use syncnet::log::{Append, ReadAnswer, ReadRequest, Recovered};
 use syncnet::node::{Effect, Input, Node, Setup};
 use syncnet::rng::Rng;
 use syncnet::types::{AppendId, Boot, ConnId, DirectoryId, GroupId, Level, LogIndex, Lsn, Now, ServerId, Span, Tick};
-use syncnet::wire::client::{Response, encode_response};
+use syncnet::wire::client::{Request, Response, encode_response};
 use syncnet::wire::datagram::{Sealed, seal};
 
 use super::ambushes::Ambush;
@@ -80,6 +80,8 @@ pub struct Server {
     pub damaged: bool,
     /// When that was.
     pub damaged_at: Tick,
+    /// The entry at which a checkpoint was asked for in the end, and why there is none.
+    pub unmade: Option<(LogIndex, String)>,
     /// What its log must hold.
     pub held: Held,
     /// What waits for its log writer.
@@ -134,6 +136,7 @@ impl Server {
             stopping: false,
             damaged: false,
             damaged_at: Tick(0),
+            unmade: None,
             held: Held::default(),
             ambush: None,
         }
@@ -457,7 +460,11 @@ impl World {
         let Some(process) = &mut self.servers[at].process else {
             return;
         };
-        process.node.step(now, input);
+        match input {
+            // As the server does: of bytes that stay where they are.
+            Input::Client(conn, Request::Command(bytes)) => process.node.command(now, conn, &bytes),
+            input => process.node.step(now, input),
+        }
         if self.plan.drain_each {
             self.drain(at);
         }

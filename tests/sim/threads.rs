@@ -217,6 +217,22 @@ impl World {
         self.keep_soon(at);
     }
 
+    /// A checkpoint of all that a server has applied is to be made.
+    pub fn make_checkpoint(&mut self, at: usize) {
+        let Some(process) = &self.servers[at].process else {
+            return;
+        };
+        let state = process.node.state();
+        let (index, digest) = (state.applied(), state.digest());
+        self.servers[at].unmade = Some((index, "nothing came of it".to_owned()));
+        self.keep_job(at, KeepJob::Make { index, digest });
+    }
+
+    /// Why the checkpoint that was last asked for wasn't made.
+    pub fn unmade(&self, at: usize) -> Option<String> {
+        self.servers[at].unmade.as_ref().map(|(_, why)| why.clone())
+    }
+
     fn keep_soon(&mut self, at: usize) {
         let server = &mut self.servers[at];
         let delay = self.plan.read.draw(&mut server.rng);
@@ -252,6 +268,12 @@ impl World {
                 Kept::Made { id } => {
                     self.counts.one("checkpoints made");
                     made.push(*id);
+                    server.unmade.take_if(|(asked, _)| *asked == id.at.index);
+                }
+                Kept::Unmade { index, why } => {
+                    if let Some((_, told)) = server.unmade.as_mut().filter(|(asked, _)| asked == index) {
+                        told.clone_from(why);
+                    }
                 }
                 Kept::Installed { .. } => self.counts.one("checkpoint transfers"),
                 Kept::Holdings(holdings) => {
