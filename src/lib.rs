@@ -31,7 +31,7 @@
 //! | [`wire`] | pure. Bytes ↔ values: frames, commands, datagrams, proofs of the secret |
 //! | [`cluster`] | pure. Who is alive, who leads, what is committed |
 //! | [`chat`] | pure. The replicated state: names, rooms, members, messages, sessions; `apply` is deterministic and can't fail |
-//! | [`types`], [`limits`], [`rng`], [`machine`], [`config`], [`cli`] | the ground floor: newtypes, every bound, the seeded generator, what the system says of this process, the configuration, the command lines |
+//! | [`types`], [`limits`], [`rng`], [`machine`], [`mailbox`], [`config`], [`cli`] | the ground floor: newtypes, every bound, the seeded generator, what the system says of this process, channels to threads, the configuration, the command lines |
 //!
 //! # Where to begin
 //!
@@ -52,6 +52,7 @@ pub mod keep;
 pub mod limits;
 pub mod log;
 pub mod machine;
+pub mod mailbox;
 pub mod node;
 pub mod rng;
 pub mod server;

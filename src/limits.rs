@@ -85,6 +85,8 @@ pub const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_CEILING + 2048;
 pub const INFLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of entries in one append to a follower.
 pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of entries of which a follower with unreadable entries can't tell yet whether its log agrees with them.
+pub const UNDECIDED_BYTES_MAX: usize = 8 * APPEND_BYTES_MAX;
 /// What an entry costs in a frame or in memory beside its payload, in bytes.
 pub const ENTRY_OVERHEAD_BYTES: usize = 48;
 /// Entries in one append to a follower.
@@ -212,6 +214,10 @@ pub const PREWRITE_RETRY: Span = Span::from_ms(1_000);
 
 // --- Housekeeping ---------------------------------------------------------------------------------
 
+/// While proposals come as often as this, followers learn of a commit with the next append; if none follows, after this time.
+pub const COMMIT_HOLD: Span = Span::from_ms(1);
+/// Items that may wait for the next question to the reading thread.
+pub const INDEX_ITEMS_HELD: usize = 1024;
 /// Checkpoints that are kept, if no retention removes them before: each may be as large as the state.
 pub const CHECKPOINTS_KEPT: usize = 8;
 /// Jobs waiting for the housekeeper.

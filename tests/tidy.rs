@@ -206,7 +206,7 @@ fn an_impure_room_is_noticed() {
 
 // --- Arrows --------------------------------------------------------------------------------------
 
-const GROUND: &[&str] = &["types", "limits", "rng", "machine", "config", "cli"];
+const GROUND: &[&str] = &["types", "limits", "rng", "machine", "mailbox", "config", "cli"];
 
 /// Whom each room may call beside itself and the ground floor.
 const ARROWS: &[(&str, &[&str])] = &[

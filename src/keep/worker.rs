@@ -5,21 +5,22 @@ use std::io;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel as channel;
 
 use super::keeper::{Keeper, Step};
 use super::{KeepJob, Kept};
 use crate::limits::{ANSWERS_MAX, DISK_LOOK, KEEP_JOBS_MAX, KEEP_LOOK};
 use crate::log::disk::Disk;
 use crate::log::worker::Notify;
+use crate::mailbox::{self, RecvTimeoutError, TryRecvError};
 
 /// The thread, and the channels to and from it.
 #[derive(Debug)]
 pub struct KeepWorker {
     /// To the thread. Full at [`KEEP_JOBS_MAX`]: never wait for it.
-    pub jobs: Sender<KeepJob>,
+    pub jobs: mailbox::Sender<KeepJob>,
     /// From the thread. It waits when this is full, so empty it every turn.
-    pub answers: Receiver<Result<Kept, String>>,
+    pub answers: channel::Receiver<Result<Kept, String>>,
     /// Ends when the sender is dropped.
     pub thread: JoinHandle<()>,
 }
@@ -29,8 +30,8 @@ pub struct KeepWorker {
 /// # Errors
 /// When the system has no thread left.
 pub fn spawn<D: Disk>(keeper: Keeper<D>, notify: Notify) -> io::Result<KeepWorker> {
-    let (jobs, jobs_out) = bounded(KEEP_JOBS_MAX);
-    let (answers_in, answers) = bounded(ANSWERS_MAX);
+    let (jobs, jobs_out) = mailbox::bounded(KEEP_JOBS_MAX);
+    let (answers_in, answers) = channel::bounded(ANSWERS_MAX);
     let keeping = Builder::new().name("log-keep".to_owned());
     let thread = keeping.spawn(move || {
         let worker = Worker {
@@ -57,14 +58,14 @@ impl KeepWorker {
 /// The thread's side.
 struct Worker<D: Disk> {
     keeper: Keeper<D>,
-    answers: Sender<Result<Kept, String>>,
+    answers: channel::Sender<Result<Kept, String>>,
     notify: Notify,
     /// When the free space was last looked at.
     looked: Option<Instant>,
 }
 
 impl<D: Disk> Worker<D> {
-    fn run(mut self, jobs: &Receiver<KeepJob>) {
+    fn run(mut self, jobs: &mailbox::Receiver<KeepJob>) {
         let mut rest = Duration::ZERO;
         loop {
             // A job that comes ends the rest at once.
@@ -96,7 +97,7 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Waits for a job, or until the rest is over. What readers and the writer find is not sent over the channel, so it is looked for.
-    fn wait(&mut self, jobs: &Receiver<KeepJob>, rest: Duration) -> Result<KeepJob, RecvTimeoutError> {
+    fn wait(&mut self, jobs: &mailbox::Receiver<KeepJob>, rest: Duration) -> Result<KeepJob, RecvTimeoutError> {
         let mut left = rest;
         loop {
             let slice = left.min(Duration::from_micros(KEEP_LOOK.0));

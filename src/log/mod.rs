@@ -23,6 +23,7 @@ pub mod payload;
 pub mod prewrite;
 pub mod read_only;
 pub mod reader;
+pub mod reader_queue;
 pub mod record;
 pub mod recovery;
 pub mod remove;

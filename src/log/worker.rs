@@ -6,34 +6,23 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel as channel;
 
 use super::disk::{Disk, is_full};
 use super::prewrite::{Prewriter, Step};
 use super::reader::Reader;
+use super::reader_queue::ReaderJob;
 use super::writer::Log;
-use super::{Append, ItemRef, ReadAnswer, ReadRequest};
+use super::{Append, ReadAnswer};
 use crate::limits::{
     ANSWERS_MAX, APPEND_PLACES_FOR_VOTES, DISK_FULL_REST, LOG_BATCH_BYTES_MAX, PREWRITE_PAUSE, PREWRITE_RETRY,
     READ_JOBS_MAX, SEAL_AFTER, UNPERSISTED_APPENDS_MAX,
 };
-use crate::types::{AppendId, LogIndex, Position, RoomId, Seq, Span};
+use crate::mailbox::{self, RecvTimeoutError};
+use crate::types::{AppendId, Span};
 
 /// Wakes the loop: called after answers were put into the channel.
 pub type Notify = Arc<dyn Fn() + Send + Sync>;
-
-/// Something for the reading thread.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ReaderJob {
-    /// Remember these items.
-    Index(Vec<ItemRef>),
-    /// Begin anew with rooms that end at these positions and numbers.
-    Seed(Vec<(RoomId, Position, Seq)>),
-    /// Don't show what stands in entries up to this one.
-    Trim(LogIndex),
-    /// Answer this.
-    Read(ReadRequest),
-}
 
 /// What the threads have to say.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,13 +49,13 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Workers {
     /// To the writing thread. Full at [`UNPERSISTED_APPENDS_MAX`] and some places for votes: never wait for it.
-    pub appends: Sender<Append>,
+    pub appends: mailbox::Sender<Append>,
     /// To the reading thread. Full at [`READ_JOBS_MAX`].
-    pub reads: Sender<ReaderJob>,
+    pub reads: mailbox::Sender<ReaderJob>,
     /// From both. A thread waits when it is full, so empty it every turn.
-    pub answers: Receiver<Answer>,
+    pub answers: channel::Receiver<Answer>,
     /// Nothing goes over it. That it is gone ends a writer that waits for space.
-    pub quit: Sender<()>,
+    pub quit: channel::Sender<()>,
     /// End when the senders are dropped.
     pub threads: Vec<JoinHandle<()>>,
 }
@@ -76,10 +65,10 @@ pub struct Workers {
 /// # Errors
 /// When the system has no thread left.
 pub fn spawn<D: Disk>(log: Log<D>, reader: Reader<D>, notify: Notify) -> io::Result<Workers> {
-    let (appends, appends_out) = bounded(UNPERSISTED_APPENDS_MAX + APPEND_PLACES_FOR_VOTES);
-    let (reads, reads_out) = bounded(READ_JOBS_MAX);
-    let (answers_in, answers) = bounded(ANSWERS_MAX);
-    let (quit, quit_out) = bounded(0);
+    let (appends, appends_out) = mailbox::bounded(UNPERSISTED_APPENDS_MAX + APPEND_PLACES_FOR_VOTES);
+    let (reads, reads_out) = mailbox::bounded(READ_JOBS_MAX);
+    let (answers_in, answers) = channel::bounded(ANSWERS_MAX);
+    let (quit, quit_out) = channel::bounded(0);
     let prewriter = log.prewriter();
     let to_loop = Answers {
         sender: answers_in,
@@ -137,7 +126,7 @@ impl Workers {
 /// The way back to the loop.
 #[derive(Clone)]
 struct Answers {
-    sender: Sender<Answer>,
+    sender: channel::Sender<Answer>,
     notify: Notify,
 }
 
@@ -173,7 +162,7 @@ impl<D: Disk> Drop for StopAhead<D> {
 struct Writer<D: Disk> {
     log: Log<D>,
     answers: Answers,
-    quit: Receiver<()>,
+    quit: channel::Receiver<()>,
     /// Whether the loop was told that there is no space.
     is_full: bool,
 }
@@ -186,14 +175,14 @@ enum Outcome {
 }
 
 impl<D: Disk> Writer<D> {
-    fn run(mut self, appends: &Receiver<Append>) {
+    fn run(mut self, appends: &mailbox::Receiver<Append>) {
         let _ahead = StopAhead(self.log.prewriter());
         loop {
             // The wait for a seal holds up nobody: an append that comes ends it at once.
             let next = if self.log.wants_seal() {
                 appends.recv_timeout(duration(SEAL_AFTER))
             } else {
-                appends.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                appends.recv().ok_or(RecvTimeoutError::Disconnected)
             };
             let (outcome, over) = match next {
                 Ok(first) => (self.batch(&first, appends), false),
@@ -210,7 +199,7 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Everything that waits, as one write and one sync.
-    fn batch(&mut self, first: &Append, more: &Receiver<Append>) -> io::Result<Outcome> {
+    fn batch(&mut self, first: &Append, more: &mailbox::Receiver<Append>) -> io::Result<Outcome> {
         let mut append = first.clone();
         loop {
             if let Outcome::GivenUp = self.patiently(|log| log.append(&append))? {
@@ -277,8 +266,8 @@ impl<D: Disk> Writer<D> {
     }
 }
 
-fn read<D: Disk>(mut reader: Reader<D>, jobs: &Receiver<ReaderJob>, answers: &Answers) {
-    for job in jobs {
+fn read<D: Disk>(mut reader: Reader<D>, jobs: &mailbox::Receiver<ReaderJob>, answers: &Answers) {
+    while let Some(job) = jobs.recv() {
         let answer = match job {
             ReaderJob::Index(items) => {
                 reader.index(&items);
@@ -322,6 +311,7 @@ fn prewrite<D: Disk>(prewriter: &Prewriter<D>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::ReadRequest;
     use crate::log::disk::RealDisk;
     use crate::log::record::{self, Kind, Parsed};
     use crate::log::segment::file_name;
@@ -366,7 +356,7 @@ mod tests {
         let (workers, wakes) = start(&disk);
         let (mut model, mut persisted) = (Model::default(), 0);
         for id in 1..=500 {
-            workers.appends.send(append(id, &mut model, 3)).unwrap();
+            workers.appends.try_send(append(id, &mut model, 3)).unwrap();
         }
         while persisted < 500 {
             match workers.answers.recv().unwrap() {
@@ -377,7 +367,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        workers.reads.send(entries(1000)).unwrap();
+        workers.reads.try_send(entries(1000)).unwrap();
         match workers.answers.recv().unwrap() {
             Answer::Read(ReadAnswer::Entries { token: 5, entries, .. }) => assert_eq!(entries, model.entries[999..]),
             other => panic!("{other:?}"),
@@ -394,7 +384,7 @@ mod tests {
         let (workers, _) = start(&disk);
         let mut model = Model::default();
         for id in 1..=20 {
-            workers.appends.send(append(id, &mut model, 1)).unwrap();
+            workers.appends.try_send(append(id, &mut model, 1)).unwrap();
         }
         let left = workers.stop();
         assert_eq!(left.last(), Some(&Answer::Persisted(AppendId(20))));
@@ -409,7 +399,7 @@ mod tests {
     fn a_writer_without_work_seals() {
         let disk = SimDisk::new();
         let (workers, _) = start(&disk);
-        workers.appends.send(append(1, &mut Model::default(), 1)).unwrap();
+        workers.appends.try_send(append(1, &mut Model::default(), 1)).unwrap();
         assert_eq!(workers.answers.recv().unwrap(), Answer::Persisted(AppendId(1)));
         // Nothing is handed over any more. The seal comes, whenever that is.
         while kinds(&disk)[2..] != [Kind::Entry, Kind::Seal] {
@@ -436,13 +426,14 @@ mod tests {
         let (workers, _) = start(&disk);
         disk.fail_syncs(u32::MAX);
         let mut model = Model::default();
-        workers.appends.send(append(1, &mut model, 1)).unwrap();
+        workers.appends.try_send(append(1, &mut model, 1)).unwrap();
         match workers.answers.recv().unwrap() {
             Answer::Failed { what } => assert!(what.contains("input/output error"), "{what}"),
             other => panic!("{other:?}"),
         }
         // The thread is gone, and says so by its channel.
-        while workers.appends.send(append(2, &mut model, 1)).is_ok() {
+        let gone = |sent| matches!(sent, Err(mailbox::TrySendError::Disconnected(_)));
+        while !gone(workers.appends.try_send(append(2, &mut model, 1))) {
             std::thread::yield_now();
         }
         assert!(workers.stop().is_empty());
@@ -456,7 +447,7 @@ mod tests {
         let (mut id, mut persisted) = (0, 0);
         let mut hand_over = |model: &mut Model| {
             id += 1;
-            workers.appends.send(append(id, model, 20)).unwrap();
+            workers.appends.try_send(append(id, model, 20)).unwrap();
             id
         };
         // As much as there is, up to the end of a segment.
@@ -475,7 +466,7 @@ mod tests {
         assert!(what.contains("no space"), "{what}");
         assert!(persisted > 0 && persisted < last);
         // What is there can be read.
-        workers.reads.send(entries(1)).unwrap();
+        workers.reads.try_send(entries(1)).unwrap();
         loop {
             match workers.answers.recv().unwrap() {
                 Answer::Persisted(id) => assert!(id.0 < last, "what has no place was acknowledged"),
@@ -500,7 +491,7 @@ mod tests {
         let mut id = 0;
         let persisted = loop {
             id += 1;
-            workers.appends.send(append(id, &mut model, 20)).unwrap();
+            workers.appends.try_send(append(id, &mut model, 20)).unwrap();
             match workers.answers.recv().unwrap() {
                 Answer::Persisted(_) => {}
                 Answer::Full { .. } => break id - 1,
@@ -523,13 +514,13 @@ mod tests {
     fn a_record_that_cannot_be_read_is_reported() {
         let disk = SimDisk::new();
         let (workers, _) = start(&disk);
-        workers.appends.send(append(1, &mut Model::default(), 1)).unwrap();
+        workers.appends.try_send(append(1, &mut Model::default(), 1)).unwrap();
         assert_eq!(workers.answers.recv().unwrap(), Answer::Persisted(AppendId(1)));
         let name = file_name(Lsn(0));
         let bytes = disk.contents(&name).unwrap();
         let text = bytes.windows(6).position(|part| part == b"text 1").unwrap();
         disk.flip_bit(&name, text as u64, 1);
-        workers.reads.send(entries(1)).unwrap();
+        workers.reads.try_send(entries(1)).unwrap();
         match workers.answers.recv().unwrap() {
             Answer::Read(ReadAnswer::Damaged { what, .. }) => assert!(what.starts_with("log/"), "{what}"),
             other => panic!("{other:?}"),

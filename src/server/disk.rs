@@ -6,12 +6,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::TrySendError;
-
 use crate::keep::worker::KeepWorker;
 use crate::keep::{KeepJob, Kept};
-use crate::log::worker::{Answer, ReaderJob, Workers};
+use crate::log::reader_queue::{ReaderJob, ReaderQueue};
+use crate::log::worker::{Answer, Workers};
 use crate::log::{Append, ItemRef, ReadAnswer, ReadRequest};
+use crate::mailbox::TrySendError;
 use crate::types::{AppendId, LogIndex, Position, RoomId, Seq};
 
 /// What one of the threads has to say.
@@ -37,7 +37,7 @@ pub struct LogWorkers {
     workers: Workers,
     keeper: KeepWorker,
     appends: VecDeque<Append>,
-    reads: VecDeque<ReaderJob>,
+    reads: ReaderQueue,
     jobs: VecDeque<KeepJob>,
     /// The last append that somebody waits for.
     wanted: AppendId,
@@ -55,7 +55,7 @@ impl LogWorkers {
             workers,
             keeper,
             appends: VecDeque::new(),
-            reads: VecDeque::new(),
+            reads: ReaderQueue::default(),
             jobs: VecDeque::new(),
             wanted: AppendId(0),
             durable: AppendId(0),
@@ -72,21 +72,18 @@ impl LogWorkers {
     }
 
     /// To be remembered before the next question is answered.
-    pub fn index(&mut self, mut items: Vec<ItemRef>) {
-        match self.reads.back_mut() {
-            Some(ReaderJob::Index(before)) => before.append(&mut items),
-            _ => self.reads.push_back(ReaderJob::Index(items)),
-        }
+    pub fn index(&mut self, items: Vec<ItemRef>) {
+        self.reads.push(ReaderJob::Index(items));
     }
 
     /// The rooms begin anew.
     pub fn seed(&mut self, rooms: Vec<(RoomId, Position, Seq)>) {
-        self.reads.push_back(ReaderJob::Seed(rooms));
+        self.reads.push(ReaderJob::Seed(rooms));
     }
 
     /// What stands in entries up to this one isn't shown any more.
     pub fn trim(&mut self, index: LogIndex) {
-        self.reads.push_back(ReaderJob::Trim(index));
+        self.reads.push(ReaderJob::Trim(index));
     }
 
     /// For the housekeeper.
@@ -96,20 +93,21 @@ impl LogWorkers {
 
     /// To be answered.
     pub fn read(&mut self, request: ReadRequest) {
-        self.reads.push_back(ReaderJob::Read(request));
+        self.reads.push(ReaderJob::Read(request));
     }
 
     /// Hands over what fits.
     pub fn push(&mut self) {
-        self.lost |= hand_over(&mut self.appends, |append| self.workers.appends.try_send(append));
-        self.lost |= hand_over(&mut self.reads, |job| self.workers.reads.try_send(job));
-        self.lost |= hand_over(&mut self.jobs, |job| self.keeper.jobs.try_send(job));
+        let (workers, keeper) = (&self.workers, &self.keeper);
+        self.lost |= hand_over(&mut self.appends, |append| workers.appends.try_send(append));
+        self.lost |= hand_over(&mut self.reads, |job| workers.reads.try_send(job));
+        self.lost |= hand_over(&mut self.jobs, |job| keeper.jobs.try_send(job));
     }
 
     /// Whether more was wanted than the threads have room for.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        !self.appends.is_empty() || !self.reads.is_empty()
+        !self.appends.is_empty() || self.reads.is_due()
     }
 
     /// Whether everything that somebody waits for is durable.
@@ -174,17 +172,43 @@ impl LogWorkers {
     }
 }
 
+/// What waits for a thread.
+trait Queue<T> {
+    fn next(&mut self) -> Option<T>;
+    fn put_back(&mut self, item: T);
+}
+
+impl<T> Queue<T> for VecDeque<T> {
+    fn next(&mut self) -> Option<T> {
+        self.pop_front()
+    }
+
+    fn put_back(&mut self, item: T) {
+        self.push_front(item);
+    }
+}
+
+impl Queue<ReaderJob> for ReaderQueue {
+    fn next(&mut self) -> Option<ReaderJob> {
+        self.pop()
+    }
+
+    fn put_back(&mut self, job: ReaderJob) {
+        ReaderQueue::put_back(self, job);
+    }
+}
+
 /// Sends from the front as long as there is room. True if nobody is there any more.
-fn hand_over<T>(queue: &mut VecDeque<T>, mut send: impl FnMut(T) -> Result<(), TrySendError<T>>) -> bool {
-    while let Some(item) = queue.pop_front() {
+fn hand_over<T>(queue: &mut impl Queue<T>, mut send: impl FnMut(T) -> Result<(), TrySendError<T>>) -> bool {
+    while let Some(item) = queue.next() {
         match send(item) {
             Ok(()) => {}
             Err(TrySendError::Full(item)) => {
-                queue.push_front(item);
+                queue.put_back(item);
                 return false;
             }
             Err(TrySendError::Disconnected(item)) => {
-                queue.push_front(item);
+                queue.put_back(item);
                 return true;
             }
         }

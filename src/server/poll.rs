@@ -256,8 +256,9 @@ impl Server {
                 }
                 PEER_DOOR => self.peer_door.ready = true,
                 DATAGRAMS => self.datagrams.ready = true,
-                // Signals and answers are looked for in every turn.
-                SIGNALS | WAKER => {}
+                SIGNALS => self.signals.set_ready(),
+                // Answers are looked for in every turn.
+                WAKER => {}
                 Token(id) => {
                     let id = ConnId(id as u64);
                     // An error or the other side's end is found by reading.

@@ -19,6 +19,8 @@ pub enum Wish {
 /// The signals of this process.
 pub struct Signals {
     source: Source,
+    /// Whether the system has told of one since they were last taken.
+    ready: bool,
 }
 
 impl Signals {
@@ -29,11 +31,20 @@ impl Signals {
     pub fn register(registry: &Registry, token: Token) -> io::Result<Signals> {
         let mut source = Source::new([SIGTERM, SIGINT, SIGHUP])?;
         registry.register(&mut source, token, Interest::READABLE)?;
-        Ok(Signals { source })
+        // One may have come before the loop watched.
+        Ok(Signals { source, ready: true })
+    }
+
+    /// The system tells of some.
+    pub fn set_ready(&mut self) {
+        self.ready = true;
     }
 
     /// What was asked for since the last call.
     pub fn take(&mut self) -> Vec<Wish> {
+        if !std::mem::take(&mut self.ready) {
+            return Vec::new();
+        }
         self.source
             .pending()
             .map(|signal| if signal == SIGHUP { Wish::Reopen } else { Wish::Stop })

@@ -8,8 +8,8 @@ use syncnet::cluster::message::Entry;
 use syncnet::keep::keeper::Keeper;
 use syncnet::keep::open::Opened;
 use syncnet::log::reader::Reader;
+use syncnet::log::reader_queue::{ReaderJob, ReaderQueue};
 use syncnet::log::recovery::{OpenError, Options};
-use syncnet::log::worker::ReaderJob;
 use syncnet::log::writer::Log;
 use syncnet::log::{Append, ReadAnswer, ReadRequest, Recovered};
 use syncnet::node::{Effect, Input, Node, Setup};
@@ -97,7 +97,7 @@ pub struct Process {
     pub(super) writing: bool,
     pub(super) writes: u64,
     pub(super) persisted: AppendId,
-    pub(super) jobs: VecDeque<ReaderJob>,
+    pub(super) jobs: ReaderQueue,
     pub(super) reading: bool,
     pub(super) keeper: Keeper<ServerDisk>,
     /// When the housekeeper gets on.
@@ -262,7 +262,7 @@ impl World {
             writing: false,
             writes: 0,
             persisted: AppendId(0),
-            jobs: VecDeque::new(),
+            jobs: ReaderQueue::default(),
             reading: false,
             keeper,
             keep_at: None,

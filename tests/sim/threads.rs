@@ -7,7 +7,7 @@ use syncnet::keep::{KeepJob, Kept};
 use syncnet::limits;
 use syncnet::log::Append;
 use syncnet::log::disk::is_full;
-use syncnet::log::worker::ReaderJob;
+use syncnet::log::reader_queue::ReaderJob;
 use syncnet::node::Input;
 use syncnet::types::{Span, Tick};
 
@@ -311,7 +311,7 @@ impl World {
         let Some(process) = &mut self.servers[at].process else {
             return;
         };
-        process.jobs.push_back(job);
+        process.jobs.push(job);
         if process.jobs.len() > limits::READ_JOBS_MAX {
             return self.fail(format!("{} has more reader jobs than places", server_id(at)));
         }
@@ -321,11 +321,11 @@ impl World {
     fn begin_read(&mut self, at: usize) {
         let server = &mut self.servers[at];
         let Some(process) = &mut server.process else { return };
-        if process.reading || process.jobs.is_empty() {
+        if process.reading || !process.jobs.is_due() {
             return;
         }
         process.reading = true;
-        let is_index = !matches!(process.jobs.front(), Some(ReaderJob::Read(_)));
+        let is_index = !process.jobs.is_question();
         let delay = if is_index {
             Span(1)
         } else {
@@ -343,7 +343,7 @@ impl World {
         }
         let Some(process) = &mut server.process else { return };
         process.reading = false;
-        match process.jobs.pop_front() {
+        match process.jobs.pop() {
             Some(ReaderJob::Index(items)) => process.reader.index(&items),
             Some(ReaderJob::Seed(rooms)) => process.reader.seed(rooms, &[]),
             Some(ReaderJob::Trim(index)) => {
