@@ -3,7 +3,7 @@
 
 use crate::cluster::entries::entry_bytes;
 use crate::cluster::message::{AppendResult, Entry, EntryKind, Member, Message};
-use crate::cluster::progress::Mode;
+use crate::cluster::progress::{Mode, Progress};
 use crate::cluster::role::RoleState;
 use crate::cluster::{Cluster, Output, Purpose, quorum};
 use crate::limits;
@@ -42,8 +42,19 @@ impl Cluster {
         let bytes = self.log.get(index).map_or(0, entry_bytes);
         if let RoleState::Leader(leader) = &mut self.role {
             leader.uncommitted_bytes += bytes;
+            leader.proposes(self.now.tick);
         }
         Some(index)
+    }
+
+    /// A server has forwarded something of its clients: it is told of a commit at once.
+    pub fn forwarded(&mut self, now: Now, server: ServerId) {
+        self.wake(now);
+        if let RoleState::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&server)
+        {
+            progress.forwarded_at = Some(now.tick);
+        }
     }
 
     // --- The leader -------------------------------------------------------------------------------
@@ -60,21 +71,29 @@ impl Cluster {
                 self.flush_appends_to(server);
             }
         }
+        let commit = self.commit;
+        if let RoleState::Leader(leader) = &mut self.role {
+            let knows = |progress: &Progress| progress.mode != Mode::Replicate || progress.commit_sent >= commit;
+            if leader.progress.values().all(knows) {
+                leader.untold_since = None;
+            }
+        }
     }
 
     fn flush_appends_to(&mut self, server: ServerId) {
         let (start, last) = (self.log.start().index, self.log.last().index);
         let (first, now) = (self.log.first(), self.now.tick);
+        let waiting = self.config.timing.heartbeat_interval;
         loop {
             let RoleState::Leader(leader) = &mut self.role else {
                 return;
             };
-            let round = leader.round;
+            let (round, tell_at) = (leader.round, leader.tell_at());
             let Some(progress) = leader.progress.get_mut(&server) else {
                 return;
             };
             if progress.next <= start && progress.mode != Mode::Transfer {
-                progress.transfer();
+                progress.transfer(now);
             }
             let next = progress.next;
             let mode = progress.mode;
@@ -100,7 +119,9 @@ impl Cluster {
             }
             // A place to be looked for that isn't in memory is asked for without entries.
             let probes = progress.mode == Mode::Probe { is_out: false };
-            let tells = progress.mode == Mode::Replicate && progress.commit_sent < self.commit;
+            let waits = progress.forwarded_at.is_some_and(|at| now.since(at) < waiting);
+            let is_time = waits || tell_at.is_none_or(|at| now >= at);
+            let tells = is_time && progress.mode == Mode::Replicate && progress.commit_sent < self.commit;
             if probes || tells || progress.is_pulse_due || progress.round_sent < round {
                 self.send_append(server, Vec::new());
             }

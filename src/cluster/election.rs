@@ -5,7 +5,7 @@
 //! with the highest ring position. It stands at once when the leader is lost; all others wait for their turn, an election
 //! time-out for each better one, and then stand whatever they believe.
 
-use crate::cluster::heartbeat::Peer;
+use crate::cluster::heartbeat::{Beat, Peer};
 use crate::cluster::message::{Datagram, LogPosition, Message, Refusal, Token};
 use crate::cluster::role::{Ask, RoleState, Seeking};
 use crate::cluster::{Cluster, Output, quorum};
@@ -45,11 +45,11 @@ impl Cluster {
         if !peer.is_alive(self.now.tick, timing) || self.lost() == Some(server) {
             return false;
         }
-        let Some(beat) = &peer.beat else {
-            return peer
-                .link
-                .as_ref()
-                .is_some_and(|link| self.is_member(server, link.directory));
+        let link = peer.link.as_ref();
+        // What its former directory said last is not its word any more.
+        let own = |beat: &&Beat| link.is_none_or(|link| link.directory == beat.directory);
+        let Some(beat) = peer.beat.as_ref().filter(own) else {
+            return link.is_some_and(|link| self.is_member(server, link.directory));
         };
         let links = beat
             .links

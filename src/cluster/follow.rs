@@ -2,9 +2,11 @@
 
 use crate::cluster::Cluster;
 use crate::cluster::chain::chain;
+use crate::cluster::entries::entry_bytes;
 use crate::cluster::message::{AppendResult, Entry, EntryKind, LogPosition, Message};
-use crate::cluster::role::RoleState;
-use crate::types::{GroupId, Level, LogIndex, ServerId, Term};
+use crate::cluster::role::{Answered, RoleState, Undecided};
+use crate::limits;
+use crate::types::{GroupId, Level, LogIndex, ServerId, Span, Term};
 
 impl Cluster {
     /// Whether our history and the leader's differ, so that nothing of it is taken.
@@ -63,7 +65,28 @@ impl Cluster {
             following.append_at = at;
             following.round = following.round.max(round);
         }
-        self.take_entries(from, prev, prev_chain, commit, entries);
+        match self.decided_by(prev, &entries) {
+            Some(Undecided {
+                prev,
+                prev_chain,
+                entries,
+            }) => self.take_entries(from, prev, prev_chain, commit, entries),
+            None => self.take_entries(from, prev, prev_chain, commit, entries),
+        }
+    }
+
+    /// The append before, if nothing could be told from it, and this one goes on where it ends: the two as one.
+    fn decided_by(&mut self, prev: LogPosition, entries: &[Entry]) -> Option<Undecided> {
+        let RoleState::Following(following) = &mut self.role else {
+            return None;
+        };
+        let mut before = following.undecided.take()?;
+        let end = before.entries.last()?;
+        if (end.index, end.term) != (prev.index, prev.term) || entries.is_empty() {
+            return None;
+        }
+        before.entries.extend_from_slice(entries);
+        Some(before)
     }
 
     fn take_entries(
@@ -113,6 +136,16 @@ impl Cluster {
         }
         let matched = LogIndex(prev.index.0 + entries.len() as u64);
         let Some(news) = self.fill_from(&entries) else {
+            let bytes: usize = entries.iter().map(entry_bytes).sum();
+            if let RoleState::Following(following) = &mut self.role
+                && bytes <= limits::UNDECIDED_BYTES_MAX
+            {
+                following.undecided = Some(Undecided {
+                    prev,
+                    prev_chain,
+                    entries,
+                });
+            }
             return;
         };
         if let Some(entry) = entries.get(news)
@@ -236,8 +269,11 @@ impl Cluster {
 
     fn answer(&mut self, to: ServerId, result: AppendResult) {
         let (term, group) = (self.hard.term, GroupId::ROOT);
-        let round = match &self.role {
-            RoleState::Following(following) => following.round,
+        let round = match &mut self.role {
+            RoleState::Following(following) => {
+                following.answered = None;
+                following.round
+            }
             _ => 0,
         };
         self.send(
@@ -262,18 +298,35 @@ impl Cluster {
         }
     }
 
-    /// One answer for all that came or became durable since the last.
+    /// One answer for all that came or became durable since the last. What came is answered once it is durable: until then it tells the
+    /// leader nothing that it could use. If the disk takes long, or there is no news, the leader's next pulse is answered, so that it
+    /// knows that we live.
     pub(super) fn flush_answer(&mut self) {
-        let durable = self.durable();
+        let (durable, at) = (self.durable(), self.now.tick);
+        let pulse = Span(self.config.timing.heartbeat_interval.0 / 2);
         let RoleState::Following(following) = &mut self.role else {
             return;
         };
         if !std::mem::take(&mut following.is_answer_due) {
             return;
         }
-        let (to, received) = (following.leader, following.matched);
+        let (to, received, round) = (following.leader, following.matched, following.round);
         let durable = durable.min(received);
-        self.answer(to, AppendResult::Matched { received, durable });
+        let is_news = following.answered.is_none_or(|last| {
+            round > last.round || durable != last.durable || received < last.received || at.since(last.at) >= pulse
+        });
+        if is_news {
+            self.answer(to, AppendResult::Matched { received, durable });
+            let answered = Answered {
+                round,
+                received,
+                durable,
+                at,
+            };
+            if let RoleState::Following(following) = &mut self.role {
+                following.answered = Some(answered);
+            }
+        }
     }
 }
 

@@ -147,6 +147,8 @@ pub struct Cluster {
     /// After a pause nobody is suspected for his silence before this: what he sent may still wait in our sockets.
     guard_until: Tick,
     outputs: VecDeque<Output>,
+    /// The digest of the configured servers; of the members it is the same, or this server doesn't run.
+    members_digest: u64,
     /// All other configured servers.
     peers: BTreeMap<ServerId, Peer>,
     /// The members, once the first entry is in the log.
@@ -231,6 +233,7 @@ impl Cluster {
             now,
             guard_until: now.tick,
             outputs: VecDeque::new(),
+            members_digest: members::configured_digest(&config),
             peers,
             roster: Roster::default(),
             replaced,
@@ -300,7 +303,8 @@ impl Cluster {
                 Some(silent.max(self.guard_until))
             }
             RoleState::Candidate(candidate) => Some(candidate.until),
-            RoleState::Seeking(_) | RoleState::Leader(_) => None,
+            RoleState::Leader(leader) => leader.tell_at(),
+            RoleState::Seeking(_) => None,
         };
         let report = (!self.formed()).then_some(self.formation_report_at);
         let due = [
@@ -401,13 +405,9 @@ impl Cluster {
     #[must_use]
     pub fn sender(&self) -> Sender {
         let formed = self.roster.in_force().filter(|_| self.formed());
-        let members = match formed {
-            Some(formed) => members::digest(formed.members.iter().map(|member| (member.id, member.ring))),
-            None => members::configured_digest(&self.config),
-        };
         Sender {
             cluster: formed.map_or(ClusterId(0), |formed| formed.cluster),
-            members,
+            members: self.members_digest,
             server: self.me,
             directory: self.directory,
             boot: self.boot,

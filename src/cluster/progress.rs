@@ -57,6 +57,8 @@ pub(super) struct Progress {
     pub(super) round: u64,
     /// The highest round that it was asked.
     pub(super) round_sent: u64,
+    /// When it last forwarded something: its clients wait to hear of a commit.
+    pub(super) forwarded_at: Option<Tick>,
     /// The commit position that it was last told.
     pub(super) commit_sent: LogIndex,
     /// Whether it must be sent something, be it empty.
@@ -84,6 +86,7 @@ impl Progress {
             answered_at: now,
             round: 0,
             round_sent: 0,
+            forwarded_at: None,
             commit_sent: LogIndex(0),
             is_pulse_due: true,
         }
@@ -121,9 +124,10 @@ impl Progress {
         self.verify = (self.acknowledged.0 > 0).then_some(round);
     }
 
-    /// It needs what isn't kept any more.
-    pub(super) fn transfer(&mut self) {
+    /// It needs what isn't kept any more. A piece that was read when it needed something else has not been sent.
+    pub(super) fn transfer(&mut self, now: Tick) {
         self.mode = Mode::Transfer;
+        self.sending = self.sending.as_ref().map(|sending| sending.again(now));
         self.reading = None;
         self.inflight.clear();
         self.inflight_bytes = 0;

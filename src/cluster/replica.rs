@@ -409,6 +409,7 @@ impl Cluster {
         self.hard.commit = commit;
         if let RoleState::Leader(leader) = &mut self.role {
             leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
+            leader.untold_since.get_or_insert(self.now.tick);
         }
         self.commit_members();
         self.ask_again();

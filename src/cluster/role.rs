@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::cluster::heartbeat::Peer;
-use crate::cluster::message::{EntryKind, LogPosition, Message, Token};
+use crate::cluster::message::{Entry, EntryKind, LogPosition, Message, Token};
 use crate::cluster::progress::Progress;
 use crate::cluster::read::Question;
 use crate::cluster::transfer::Transfer;
@@ -72,8 +72,12 @@ pub(super) struct Following {
     pub(super) round: u64,
     /// How far our log is known to agree with the leader's.
     pub(super) matched: LogIndex,
-    /// Whether an answer is due.
+    /// Whether there may be something to answer.
     pub(super) is_answer_due: bool,
+    /// What was last answered, if it was that the logs agree.
+    pub(super) answered: Option<Answered>,
+    /// The last append, if it couldn't be told from it whether the logs agree: with the next one it may.
+    pub(super) undecided: Option<Undecided>,
     /// Pre-votes that were refused for the leader's sake: (asker, term, end of log). If the leader is lost the next moment,
     /// the askers needn't ask again.
     pub(super) refused: BTreeMap<ServerId, (Term, LogPosition)>,
@@ -81,6 +85,23 @@ pub(super) struct Following {
     pub(super) token: Option<Token>,
     /// Whether it was said that the histories differ.
     pub(super) is_difference_reported: bool,
+}
+
+/// An append of which nothing was taken yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Undecided {
+    pub(super) prev: LogPosition,
+    pub(super) prev_chain: u32,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// An answer to the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Answered {
+    pub(super) round: u64,
+    pub(super) received: LogIndex,
+    pub(super) durable: LogIndex,
+    pub(super) at: Tick,
 }
 
 /// Asking for votes.
@@ -113,12 +134,32 @@ pub(super) struct Leader {
     pub(super) questions: VecDeque<Question>,
     /// Bytes of own entries that aren't committed.
     pub(super) uncommitted_bytes: usize,
+    /// When something was last proposed.
+    pub(super) proposed_at: Tick,
+    /// Whether the proposal before came shortly before that.
+    pub(super) is_busy: bool,
+    /// Since when there has been a commit that some follower doesn't know of.
+    pub(super) untold_since: Option<Tick>,
     pub(super) transfer: Option<Transfer>,
     /// Who is to be handed the lead, and since when it could have been.
     pub(super) preferred: Option<(ServerId, Tick)>,
 }
 
 impl Leader {
+    /// Something is proposed.
+    pub(super) fn proposes(&mut self, now: Tick) {
+        if now > self.proposed_at {
+            self.is_busy = now.since(self.proposed_at) <= limits::COMMIT_HOLD;
+            self.proposed_at = now;
+        }
+    }
+
+    /// When the followers are to be told of a commit at the latest: at once, unless another append is likely to follow that tells it too.
+    pub(super) fn tell_at(&self) -> Option<Tick> {
+        let hold = if self.is_busy { limits::COMMIT_HOLD } else { Span(0) };
+        self.untold_since.map(|since| since.after(hold))
+    }
+
     /// A heartbeat is due on every link.
     pub(super) fn pulse(&mut self) {
         for progress in self.progress.values_mut() {
@@ -263,6 +304,8 @@ impl Cluster {
             round: 0,
             matched: LogIndex(0),
             is_answer_due: false,
+            answered: None,
+            undecided: None,
             refused: BTreeMap::new(),
             token: None,
             is_difference_reported: false,
@@ -345,6 +388,9 @@ impl Cluster {
             is_round_open: false,
             questions: VecDeque::new(),
             uncommitted_bytes: self.log.bytes_between(self.commit, self.log.last().index),
+            proposed_at: self.now.tick,
+            is_busy: false,
+            untold_since: None,
             transfer: None,
             preferred: None,
         }));

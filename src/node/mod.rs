@@ -296,6 +296,7 @@ impl Node {
                     && group == GroupId::ROOT
                     && self.office.has_room(bytes);
                 if taken {
+                    self.cluster.forwarded(now, from);
                     commands
                         .into_iter()
                         .for_each(|command| self.office.hold_forwarded(command));

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::disk::{Disk, config};
+use super::disk::{Checkpoint, Disk, config};
 use crate::cluster::message::{CheckpointId, Datagram, Entry, EntryKind, Hole, Message, Record};
 use crate::cluster::{Cluster, Identity, Purpose, Role};
 use crate::config::{Config, Election, LeaderMode};
@@ -119,6 +119,8 @@ pub struct World {
     pub misconfigured: Vec<(ServerId, String)>,
     /// Whose disk may lose what it has acknowledged.
     pub victim: Option<ServerId>,
+    /// Every checkpoint of which a piece was ever handed out: whoever has all of one knows what is in it.
+    pub(super) handed_out: Vec<Checkpoint>,
 }
 
 pub fn id(n: usize) -> ServerId {
@@ -165,6 +167,7 @@ impl World {
             events: Vec::new(),
             misconfigured: Vec::new(),
             victim: None,
+            handed_out: Vec::new(),
         }
     }
 

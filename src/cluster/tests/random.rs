@@ -227,6 +227,20 @@ fn histories(servers: usize, election: Election, faults: Faults, seeds: std::ops
     }
 }
 
+/// Each found a fault of the code: appends none of which could be told to agree with a log that has unreadable entries, sent again for
+/// ever; a heartbeat of a former directory that kept its server from leading.
+#[test]
+fn histories_that_once_failed_end_well() {
+    for (servers, election, seed) in [
+        (3, Election::Lcr, 511),
+        (3, Election::Lcr, 774),
+        (3, Election::Highest, 782),
+        (5, Election::Highest, 922),
+    ] {
+        histories(servers, election, Faults::Losses, seed..seed + 1);
+    }
+}
+
 #[test]
 fn nothing_committed_is_lost_by_one_server() {
     histories(1, Election::Highest, Faults::Crashes, 0..4);

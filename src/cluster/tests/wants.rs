@@ -62,6 +62,10 @@ impl World {
                         .checkpoint
                         .as_ref()
                         .filter(|found| id.is_none_or(|id| id == found.id));
+                    if let Some(found) = found.filter(|found| self.handed_out.iter().all(|known| known.id != found.id))
+                    {
+                        self.handed_out.push(found.clone());
+                    }
                     // Small pieces, so that a transfer takes several.
                     let piece = |found: &Checkpoint| {
                         let rest = &found.bytes[(offset as usize).min(found.bytes.len())..];
@@ -107,17 +111,14 @@ impl World {
 
     /// A piece of a checkpoint reaches the disk, and the whole takes its place in the cluster.
     pub(super) fn store(&mut self, server: ServerId, id: CheckpointId, offset: u64, bytes: &Blob) {
-        let whole = self.servers.values().filter_map(|it| it.disk.checkpoint.clone());
-        let whole = whole.into_iter().find(|found| found.id == id);
+        let whole = self.handed_out.iter().find(|found| found.id == id).cloned();
         let it = self.servers.get_mut(&server).unwrap();
         let next = it.disk.store(id, offset, bytes);
         if next < id.bytes {
             self.act(server, |cluster, now| cluster.checkpoint_stored(now, id, next));
             return;
         }
-        let Some(whole) = whole else {
-            return; // nobody has it any more; a real one says itself who the members are
-        };
+        let whole = whole.expect("somebody has handed it out");
         assert_eq!(
             it.disk.partial.as_ref().unwrap().1,
             whole.bytes,
@@ -155,10 +156,11 @@ impl World {
             Message::VoteAnswer {
                 term, granted: true, ..
             } => {
-                let promised = (*term, Some((to, self.servers[&to].directory)));
+                // Its directory may have been replaced since it asked.
+                let vote = disk.state.vote.map(|(server, _)| server);
                 assert_eq!(
-                    (disk.state.term, disk.state.vote),
-                    promised,
+                    (disk.state.term, vote),
+                    (*term, Some(to)),
                     "{from} answers with a vote that isn't durable"
                 );
             }
