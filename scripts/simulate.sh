@@ -36,12 +36,12 @@ esac
 export SYNCNET_MIX="$mix"
 if [ -n "$shrink" ]; then
     [ "$mix" != both ] || { echo "which mix is seed $shrink of? $usage" >&2; exit 2; }
-    SYNCNET_SHRINK=1 SYNCNET_SEED=$shrink cargo test --profile simulation --quiet --test simulator shrink -- --exact --nocapture
+    SYNCNET_SHRINK=1 SYNCNET_SEED=$shrink cargo test --release --quiet --test simulator shrink -- --exact --nocapture
     exit
 fi
 echo "$seeds seeds from $from, mix $mix, $jobs at a time"
 if SYNCNET_SEEDS=$seeds SYNCNET_FROM=$from SYNCNET_JOBS=$jobs \
-    cargo test --profile simulation --quiet --test simulator many -- --exact --nocapture; then
+    cargo test --release --quiet --test simulator many -- --exact --nocapture; then
     echo "all $seeds seeds of each mix ($mix) kept every promise"
 else
     echo "some seeds failed, or saw too little: the lines above say which, and how to replay them" >&2

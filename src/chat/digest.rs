@@ -35,6 +35,7 @@ impl Digest {
             self.number(position.0);
             self.number(seq.0);
         }
+        self.0 = mix(self.0);
     }
 
     /// Adds how far the log isn't shown any more.
@@ -107,9 +108,11 @@ impl Digest {
         self.number(second);
     }
 
-    /// The rotation makes the order count, the constant keeps a chain of zeros from standing still.
+    /// The rotation makes the order count, the constant keeps a chain of zeros from standing still. A bijection of what was before, so
+    /// that what has once differed goes on doing so. What this doesn't spread the [`mix`] of each entry does.
     fn number(&mut self, value: u64) {
-        self.0 = mix(self.0.rotate_left(5) ^ value.wrapping_add(0x9E37_79B9_7F4A_7C15));
+        self.0 =
+            (self.0.rotate_left(23) ^ value.wrapping_add(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     }
 
     fn bytes(&mut self, bytes: &[u8]) {

@@ -74,6 +74,10 @@ impl Session {
         if self.outcomes.len() == limits::SESSION_RESULTS_MAX {
             self.outcomes.pop_front();
         }
+        if self.outcomes.capacity() == 0 {
+            // Most sessions say nothing after they have joined: memory for four would cost them three.
+            self.outcomes.reserve_exact(1);
+        }
         self.outcomes.push_back(outcome);
     }
 }
