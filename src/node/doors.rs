@@ -21,8 +21,8 @@ pub(super) const RESEND_SOON: Span = Span::from_ms(20);
 pub(super) struct Conn {
     /// The session that speaks on it.
     pub bound: Option<Bound>,
-    /// The session that it is opening.
-    pub opening: Option<Opening>,
+    /// The session that it is opening. Boxed, for it soon is nothing.
+    pub opening: Option<Box<Opening>>,
     /// When something must be done for it: the key in the timer table.
     timer: Option<Tick>,
 }
@@ -164,7 +164,7 @@ impl Doors {
         }
         if let Some(entry) = self.conns.get_mut(&conn) {
             self.by_secret.insert(opening.secret, conn);
-            entry.opening = Some(opening);
+            entry.opening = Some(Box::new(opening));
             self.set_timer(conn, Some(now.after(STALLED)));
         }
     }

@@ -232,7 +232,10 @@ impl Fanout {
         if cursor.is_done() {
             self.done.insert((conn, room));
         }
-        self.cursors.entry(conn).or_default().push(cursor);
+        // Most follow one room: memory for four would cost them three.
+        let cursors = self.cursors.entry(conn).or_default();
+        cursors.reserve_exact(1);
+        cursors.push(cursor);
         self.ready.push(conn);
     }
 

@@ -323,7 +323,7 @@ impl Node {
         let Some(door) = self.doors.get(conn) else { return };
         if let Some(opening) = door.opening.clone() {
             if !self.redirect(conn) {
-                self.open_session(conn, opening);
+                self.open_session(conn, *opening);
             }
             return;
         }

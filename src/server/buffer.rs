@@ -1,8 +1,11 @@
 //! A byte queue: bytes go in at the end and are taken from the front. It grows with the bytes that really came, never by a
-//! length that somebody announced, and gives its memory back when it is empty: most connections are idle most of the time.
+//! length that somebody announced, and gives its memory back when it is empty: most connections are idle most of the time. One that is
+//! used again and again keeps a little, since growing anew each turn costs more than what goes through.
 
 /// Memory that an empty buffer may keep.
 const KEPT_BYTES: usize = 4096;
+/// So often it was emptied before it keeps any: a client that has said who it is and what it wants to read is idle from then on.
+const USES_BEFORE: u8 = 16;
 
 /// Bytes on their way in or out.
 #[derive(Debug)]
@@ -10,6 +13,8 @@ pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     kept: usize,
+    /// How often it was emptied; no more than [`USES_BEFORE`] is counted.
+    uses: u8,
 }
 
 impl Default for Buffer {
@@ -19,13 +24,14 @@ impl Default for Buffer {
 }
 
 impl Buffer {
-    /// An empty buffer that keeps so much of its memory when it is empty again: to grow anew each turn costs more than what goes through.
+    /// An empty buffer that keeps so much of its memory when it is empty again.
     #[must_use]
     pub fn keeping(kept: usize) -> Buffer {
         Buffer {
             bytes: Vec::new(),
             start: 0,
             kept,
+            uses: 0,
         }
     }
 
@@ -67,7 +73,9 @@ impl Buffer {
         self.start = (self.start + n).min(self.bytes.len());
         if self.start == self.bytes.len() {
             self.bytes.clear();
-            self.bytes.shrink_to(self.kept);
+            let busy = self.uses == USES_BEFORE;
+            self.bytes.shrink_to(if busy { self.kept } else { 0 });
+            self.uses = (self.uses + 1).min(USES_BEFORE);
             self.start = 0;
         }
     }
@@ -98,6 +106,11 @@ mod tests {
         buffer.extend(&[0; 1 << 20]);
         buffer.consume(1 << 20);
         assert!(buffer.is_empty());
-        assert!(buffer.bytes.capacity() <= KEPT_BYTES);
+        assert_eq!(buffer.bytes.capacity(), 0);
+        for _ in 0..100 {
+            buffer.extend(&[0; 1 << 13]);
+            buffer.consume(1 << 13);
+        }
+        assert!((1..=KEPT_BYTES).contains(&buffer.bytes.capacity()));
     }
 }

@@ -28,7 +28,8 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 /// All connections of clients.
 #[derive(Debug)]
 pub struct Clients {
-    table: HashMap<ConnId, Connection<TcpStream>>,
+    /// Boxed, for a table that has grown is half empty.
+    table: HashMap<ConnId, Box<Connection<TcpStream>>>,
     census: Census,
     unread: Ready,
     /// Left unread because others had used up the turn: first in the next.
@@ -96,7 +97,7 @@ impl Clients {
     /// Whether all answers have been handed to the system.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        self.table.values().all(Connection::is_flushed)
+        self.table.values().all(|conn| conn.is_flushed())
     }
 
     /// A client has connected.
@@ -126,7 +127,8 @@ impl Clients {
         context
             .timers
             .set(Alarm::Hello(id), context.now.tick.after(limits::HELLO_TIMEOUT));
-        self.table.insert(id, Connection::new(id, address.ip(), stream));
+        self.table
+            .insert(id, Box::new(Connection::new(id, address.ip(), stream)));
     }
 
     /// The system tells of a socket. False if it isn't one of ours.
@@ -213,7 +215,7 @@ impl Clients {
                 }
                 Next::Bad(text) => {
                     log::debug!("a client from {} is told: {text}", conn.address);
-                    conn.last_words = Some(Response::Fatal { text });
+                    conn.last_words = Some(Box::new(Response::Fatal { text }));
                     self.closing(id, context);
                     return;
                 }

@@ -77,7 +77,7 @@ pub struct Connection<S> {
     /// Whether it was left unread because its answers pile up.
     pub choked: bool,
     /// What it is told at the end, behind the answers to what it asked before.
-    pub last_words: Option<Response>,
+    pub last_words: Option<Box<Response>>,
     output: Buffer,
     writable: bool,
 }
