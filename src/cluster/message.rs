@@ -197,7 +197,8 @@ pub enum Message {
         /// Consecutive entries after `prev`.
         entries: Vec<Entry>,
     },
-    /// The answer to an `Append`; sent again, with the same round, when more has become durable.
+    /// The answer to an `Append`: when more has become durable, when the round is a new one, and to the leader's next heartbeat in any
+    /// case.
     AppendAnswer {
         /// The group.
         group: GroupId,
