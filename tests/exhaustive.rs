@@ -269,7 +269,7 @@ fn forged_votes_are_caught() {
 #[test]
 fn forged_answers_to_appends_are_caught() {
     let bounds = Bounds {
-        proposals: 1,
+        proposals: 2,
         ..NOTHING
     };
     caught(

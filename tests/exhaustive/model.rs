@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use syncnet::cluster::message::{AppendResult, Datagram, Entry, Message};
 use syncnet::config::Config;
-use syncnet::types::Term;
+use syncnet::types::{LogIndex, Term};
 
 use super::server::{Disk, Done, Input, SERVERS, Server, id};
 use super::state::{Action, Bounds, Facts, History, PAIRS, Sabotage, Seen, State, Step, WAYS, forge, pair, way};
@@ -294,8 +294,9 @@ impl Model {
         state.queues[way] = self.queues.put(rest).0;
         let mut number = first;
         if let Some(sabotage) = self.sabotage {
-            let term = self.of(state, to).term;
-            let forged = forge(sabotage, self.messages.get(first), term);
+            let receiver = self.of(state, to);
+            let last = LogIndex(self.logs.get(receiver.log).len() as u64);
+            let forged = forge(sabotage, self.messages.get(first), receiver.term, last);
             number = forged.map_or(first, |forged| self.messages.put(forged).0);
         }
         let message = Rc::clone(self.messages.get(number));

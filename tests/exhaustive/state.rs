@@ -2,7 +2,7 @@
 
 use syncnet::cluster::message::{AppendResult, Message, Refusal};
 use syncnet::rng::mix;
-use syncnet::types::{Boot, Term};
+use syncnet::types::{Boot, LogIndex, Term};
 
 use super::server::SERVERS;
 
@@ -86,7 +86,7 @@ pub enum Action {
 pub enum Sabotage {
     /// Refused votes arrive as granted ones.
     ForgedVotes,
-    /// What a follower has received arrives as durable.
+    /// What a follower has on its disk arrives as one entry more, if the leader has it.
     ForgedDurable,
     /// A candidate's log arrives as longer than any.
     ForgedLogs,
@@ -190,8 +190,8 @@ pub struct Step {
     pub has_lost: bool,
 }
 
-/// What arrives instead of a message, if anything else does.
-pub fn forge(sabotage: Sabotage, message: &Message, receiver: Term) -> Option<Message> {
+/// What arrives instead of a message, if anything else does, at a receiver of that term whose log ends there.
+pub fn forge(sabotage: Sabotage, message: &Message, receiver: Term, last: LogIndex) -> Option<Message> {
     match (sabotage, message) {
         (Sabotage::ForgedVotes, &Message::VoteAnswer { group, term, .. }) => Some(Message::VoteAnswer {
             group,
@@ -212,13 +212,13 @@ pub fn forge(sabotage: Sabotage, message: &Message, receiver: Term) -> Option<Me
                 round,
                 result: AppendResult::Matched { received, .. },
             },
-        ) => Some(Message::AppendAnswer {
+        ) if received < last => Some(Message::AppendAnswer {
             group,
             term,
             round,
             result: AppendResult::Matched {
-                received,
-                durable: received,
+                received: received.next(),
+                durable: received.next(),
             },
         }),
         (Sabotage::ForgedLogs, Message::PreVote { .. } | Message::Vote { .. }) => {
