@@ -22,8 +22,10 @@ const WELL_WITHIN: Span = Span::from_ms(10_000);
 /// What the clients' own time-outs may take beyond that.
 const CLIENTS_WITHIN: Span = Span::from_ms(5_000);
 
-/// How long a server may take to make a checkpoint when nothing else goes on, and to mend what it finds damaged on the way.
-const MADE_WITHIN: Span = Span::from_ms(3_000);
+/// How long a server may take to make a checkpoint when nothing else goes on, perhaps of its whole log.
+const MADE_WITHIN: Span = Span::from_ms(120_000);
+/// How often that is looked at; and how long it may take to mend what is found damaged on the way.
+const MADE_LOOK: Span = Span::from_ms(3_000);
 
 /// A seed that broke a promise.
 #[derive(Clone, Debug)]
@@ -211,14 +213,26 @@ fn housekeeping_goes_on(world: &mut World) -> Result<(), String> {
         for at in 0..world.servers.len() {
             world.make_checkpoint(at);
         }
-        if !world.run_for(MADE_WITHIN) {
-            return Ok(());
+        for _ in 0..MADE_WITHIN.0 / MADE_LOOK.0 {
+            if !world.run_for(MADE_LOOK) {
+                return Ok(());
+            }
+            if world
+                .servers
+                .iter()
+                .all(|server| !matches!(server.unmade, Some((_, None))))
+            {
+                break;
+            }
         }
-        let unmade = (0..world.servers.len()).find_map(|at| Some((at, world.unmade(at)?)));
-        match unmade {
+        let unmade = |at: usize| Some((at, world.servers[at].unmade.clone()?.1));
+        match (0..world.servers.len()).find_map(unmade) {
             None => return Ok(()),
-            Some((at, why)) if last => return Err(format!("{} makes no checkpoint any more: {why}", server_id(at))),
-            Some(_) => world.counts.one("damage found by a last checkpoint"),
+            Some((_, Some(_))) if !last => world.counts.one("damage found by a last checkpoint"),
+            Some((at, why)) => {
+                let why = why.unwrap_or_else(|| "nothing comes of it".to_owned());
+                return Err(format!("{} makes no checkpoint any more: {why}", server_id(at)));
+            }
         }
     }
     Ok(())

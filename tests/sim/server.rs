@@ -80,8 +80,8 @@ pub struct Server {
     pub damaged: bool,
     /// When that was.
     pub damaged_at: Tick,
-    /// The entry at which a checkpoint was asked for in the end, and why there is none.
-    pub unmade: Option<(LogIndex, String)>,
+    /// The entry at which a checkpoint was asked for in the end, and why there is none, once that is known.
+    pub unmade: Option<(LogIndex, Option<String>)>,
     /// What its log must hold.
     pub held: Held,
     /// What waits for its log writer.

@@ -224,13 +224,8 @@ impl World {
         };
         let state = process.node.state();
         let (index, digest) = (state.applied(), state.digest());
-        self.servers[at].unmade = Some((index, "nothing came of it".to_owned()));
+        self.servers[at].unmade = Some((index, None));
         self.keep_job(at, KeepJob::Make { index, digest });
-    }
-
-    /// Why the checkpoint that was last asked for wasn't made.
-    pub fn unmade(&self, at: usize) -> Option<String> {
-        self.servers[at].unmade.as_ref().map(|(_, why)| why.clone())
     }
 
     fn keep_soon(&mut self, at: usize) {
@@ -272,7 +267,7 @@ impl World {
                 }
                 Kept::Unmade { index, why } => {
                     if let Some((_, told)) = server.unmade.as_mut().filter(|(asked, _)| asked == index) {
-                        told.clone_from(why);
+                        *told = Some(why.clone());
                     }
                 }
                 Kept::Installed { .. } => self.counts.one("checkpoint transfers"),
