@@ -263,10 +263,11 @@ impl World {
                 Kept::Made { id } => {
                     self.counts.one("checkpoints made");
                     made.push(*id);
-                    server.unmade.take_if(|(asked, _)| *asked == id.at.index);
+                    // The node's own, of a later entry, may have taken its place.
+                    server.unmade.take_if(|(asked, _)| *asked <= id.at.index);
                 }
                 Kept::Unmade { index, why } => {
-                    if let Some((_, told)) = server.unmade.as_mut().filter(|(asked, _)| asked == index) {
+                    if let Some((_, told)) = server.unmade.as_mut().filter(|(asked, _)| asked <= index) {
                         *told = Some(why.clone());
                     }
                 }
