@@ -85,7 +85,7 @@ start_reader() {
 # Comes, reads what there is, writes a line to a room of its own, and goes.
 pass_by() {
     local room=${rooms[RANDOM % ${#rooms[@]}]} user=passer-by$1
-    "$bin/syncnet" tail --no-follow --timeout 60 -n 100 "$room" </dev/null >/dev/null 2>>"$work/tail.log" || fail "$user couldn't read $room"
+    "$bin/syncnet" tail --no-follow --timeout 60 --last 100 "$room" </dev/null >/dev/null 2>>"$work/tail.log" || fail "$user couldn't read $room"
     echo hello | SYNCNET_KEY_FILE=$work/key.passer-by "$bin/syncnet" send --timeout 60 -u "$user" "visit$1" >/dev/null 2>>"$work/send.log" ||
         fail "$user couldn't write to visit$1"
 }

@@ -364,3 +364,46 @@ fn the_readme_types_options_that_exist() {
     }
     assert!(readme.contains("`cargo test`"));
 }
+
+#[test]
+fn the_scripts_type_options_that_exist() {
+    let tables: Vec<&Table> = pages()
+        .into_iter()
+        .flat_map(|(_, tables)| tables.iter().copied())
+        .collect();
+    let mut calls = 0;
+    for script in fs::read_dir(package().join("scripts")).unwrap() {
+        let path = script.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap().replace("\\\n", " ");
+        for line in text.lines() {
+            let Some((_, call)) = line.split_once("\"$bin/") else {
+                continue;
+            };
+            let call = call.replace('"', "");
+            let call: Vec<&str> = call
+                .split(['<', '>', '|', ';', '&', ')'])
+                .next()
+                .unwrap()
+                .split(' ')
+                .collect();
+            // The longest name that the words begin with: a subcommand rather than its program.
+            let names = |table: &&&Table| {
+                table
+                    .name
+                    .split(' ')
+                    .eq(call.iter().copied().take(table.name.split(' ').count()))
+            };
+            let table = tables.iter().filter(names).max_by_key(|table| table.name.len());
+            let table = table.unwrap_or_else(|| panic!("{}: {line}", path.display()));
+            for word in call.iter().filter(|word| word.starts_with('-') && word.len() > 1) {
+                let known = table.all_options().any(|option| match word.strip_prefix("--") {
+                    Some(long) => long == option.long,
+                    None => word.chars().nth(1) == option.short,
+                });
+                assert!(known, "{}: {} has no option {word}: {line}", path.display(), table.name);
+            }
+            calls += 1;
+        }
+    }
+    assert!(calls > 8, "only {calls} calls were found");
+}
