@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use crate::cluster::chain::chain;
 use crate::cluster::entries::entry_bytes;
 use crate::cluster::message::{AppendResult, Entry, EntryKind, LogPosition, Message};
-use crate::cluster::role::{Answered, RoleState, Undecided};
+use crate::cluster::role::{Answered, RoleState, Stretch};
 use crate::limits;
 use crate::types::{GroupId, Level, LogIndex, ServerId, Span, Term};
 
@@ -65,43 +65,37 @@ impl Cluster {
             following.append_at = at;
             following.round = following.round.max(round);
         }
-        match self.decided_by(prev, &entries) {
-            Some(Undecided {
-                prev,
-                prev_chain,
-                entries,
-            }) => self.take_entries(from, prev, prev_chain, commit, entries),
-            None => self.take_entries(from, prev, prev_chain, commit, entries),
-        }
+        let stretch = self.after_undecided(Stretch {
+            prev,
+            prev_chain,
+            entries,
+        });
+        self.take_entries(from, commit, stretch);
     }
 
-    /// The append before, if nothing could be told from it, and this one goes on where it ends: the two as one.
-    fn decided_by(&mut self, prev: LogPosition, entries: &[Entry]) -> Option<Undecided> {
+    /// If nothing could be told from the append before, and this one goes on where it ends: the two as one. Else this one.
+    fn after_undecided(&mut self, stretch: Stretch) -> Stretch {
         let RoleState::Following(following) = &mut self.role else {
-            return None;
+            return stretch;
         };
-        let mut before = following.undecided.take()?;
-        let end = before.entries.last()?;
-        if (end.index, end.term) != (prev.index, prev.term) || entries.is_empty() {
-            return None;
+        let Some(mut before) = following.undecided.take() else {
+            return stretch;
+        };
+        let end = before.entries.last().map(|entry| (entry.index, entry.term));
+        if end != Some((stretch.prev.index, stretch.prev.term)) || stretch.entries.is_empty() {
+            return stretch;
         }
-        before.entries.extend_from_slice(entries);
-        Some(before)
+        before.entries.extend(stretch.entries);
+        before
     }
 
-    fn take_entries(
-        &mut self,
-        from: ServerId,
-        prev: LogPosition,
-        prev_chain: u32,
-        commit: LogIndex,
-        entries: Vec<Entry>,
-    ) {
+    fn take_entries(&mut self, from: ServerId, commit: LogIndex, stretch: Stretch) {
         let start = self.log.start();
-        if prev.index < start.index {
-            self.skip_to_start(from, prev, commit, entries);
+        if stretch.prev.index < start.index {
+            self.skip_to_start(from, commit, stretch);
             return;
         }
+        let (prev, prev_chain) = (stretch.prev, stretch.prev_chain);
         let held = match self.log.term_at(prev.index) {
             Some(term) => term == prev.term,
             // Its term can't be read either; but what is committed agrees with every leader's log.
@@ -134,20 +128,17 @@ impl Cluster {
             self.answer(from, AppendResult::Damaged { from: hole });
             return;
         }
-        let matched = LogIndex(prev.index.0 + entries.len() as u64);
-        let Some(news) = self.fill_from(&entries) else {
-            let bytes: usize = entries.iter().map(entry_bytes).sum();
+        let Some(news) = self.fill_from(&stretch.entries) else {
+            let bytes: usize = stretch.entries.iter().map(entry_bytes).sum();
             if let RoleState::Following(following) = &mut self.role
                 && bytes <= limits::UNDECIDED_BYTES_MAX
             {
-                following.undecided = Some(Undecided {
-                    prev,
-                    prev_chain,
-                    entries,
-                });
+                following.undecided = Some(stretch);
             }
             return;
         };
+        let entries = stretch.entries;
+        let matched = LogIndex(prev.index.0 + entries.len() as u64);
         if let Some(entry) = entries.get(news)
             && entry.index <= self.log.last().index
         {
@@ -181,14 +172,18 @@ impl Cluster {
     }
 
     /// An append from a place that is only in our checkpoint: that agrees with every leader's log.
-    fn skip_to_start(&mut self, from: ServerId, prev: LogPosition, commit: LogIndex, mut entries: Vec<Entry>) {
+    fn skip_to_start(&mut self, from: ServerId, commit: LogIndex, mut stretch: Stretch) {
         let start = self.log.start();
-        let skipped = usize::try_from(start.index.0 - prev.index.0).unwrap_or(usize::MAX);
-        match entries.get(skipped - 1) {
+        let skipped = usize::try_from(start.index.0 - stretch.prev.index.0).unwrap_or(usize::MAX);
+        match stretch.entries.get(skipped - 1) {
             Some(entry) if entry.term != start.term => self.report_difference(from, start.index),
             Some(_) => {
-                let rest = entries.split_off(skipped);
-                self.take_entries(from, start, 0, commit, rest);
+                let rest = Stretch {
+                    prev: start,
+                    prev_chain: 0,
+                    entries: stretch.entries.split_off(skipped),
+                };
+                self.take_entries(from, commit, rest);
             }
             None => {
                 if let RoleState::Following(following) = &mut self.role {
@@ -268,14 +263,20 @@ impl Cluster {
     }
 
     fn answer(&mut self, to: ServerId, result: AppendResult) {
-        let (term, group) = (self.hard.term, GroupId::ROOT);
-        let round = match &mut self.role {
-            RoleState::Following(following) => {
-                following.answered = None;
-                following.round
-            }
-            _ => 0,
-        };
+        let (term, group, at) = (self.hard.term, GroupId::ROOT, self.now.tick);
+        let mut round = 0;
+        if let RoleState::Following(following) = &mut self.role {
+            round = following.round;
+            following.answered = match result {
+                AppendResult::Matched { received, durable } => Some(Answered {
+                    round,
+                    received,
+                    durable,
+                    at,
+                }),
+                _ => None,
+            };
+        }
         self.send(
             to,
             Message::AppendAnswer {
@@ -317,15 +318,6 @@ impl Cluster {
         });
         if is_news {
             self.answer(to, AppendResult::Matched { received, durable });
-            let answered = Answered {
-                round,
-                received,
-                durable,
-                at,
-            };
-            if let RoleState::Following(following) = &mut self.role {
-                following.answered = Some(answered);
-            }
         }
     }
 }

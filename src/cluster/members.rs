@@ -69,21 +69,16 @@ pub(super) fn is_sound(members: &Members) -> bool {
     sorted && count > 0 && count <= limits::SERVERS_MAX && members.cluster.0 != 0
 }
 
-/// A digest of ids and ring positions: two servers whose digests differ must not talk.
-pub(super) fn digest(servers: impl Iterator<Item = (ServerId, RingPosition)>) -> u64 {
+/// A digest of the configured servers' ids and ring positions: two servers whose digests differ must not talk.
+pub(super) fn configured_digest(config: &Config) -> u64 {
     let mut digest = 0;
-    for (id, ring) in servers {
-        for &byte in id.as_str().as_bytes() {
+    for server in &config.servers {
+        for &byte in server.id.as_str().as_bytes() {
             digest = mix(digest ^ u64::from(byte));
         }
-        digest = mix(digest ^ (1 << 32) ^ u64::from(ring.0));
+        digest = mix(digest ^ (1 << 32) ^ u64::from(server.ring.0));
     }
     digest
-}
-
-/// The digest of the configured servers. Those of members that agree with the configuration are the same.
-pub(super) fn configured_digest(config: &Config) -> u64 {
-    digest(config.servers.iter().map(|server| (server.id, server.ring)))
 }
 
 /// How the members in the log differ from the configured servers, in words.

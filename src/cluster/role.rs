@@ -77,7 +77,7 @@ pub(super) struct Following {
     /// What was last answered, if it was that the logs agree.
     pub(super) answered: Option<Answered>,
     /// The last append, if it couldn't be told from it whether the logs agree: with the next one it may.
-    pub(super) undecided: Option<Undecided>,
+    pub(super) undecided: Option<Stretch>,
     /// Pre-votes that were refused for the leader's sake: (asker, term, end of log). If the leader is lost the next moment,
     /// the askers needn't ask again.
     pub(super) refused: BTreeMap<ServerId, (Term, LogPosition)>,
@@ -87,11 +87,14 @@ pub(super) struct Following {
     pub(super) is_difference_reported: bool,
 }
 
-/// An append of which nothing was taken yet.
+/// A piece of a leader's log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Undecided {
+pub(super) struct Stretch {
+    /// Where the entry before it stands.
     pub(super) prev: LogPosition,
+    /// The check of the log up to there; 0 if the leader can't tell.
     pub(super) prev_chain: u32,
+    /// One after the other.
     pub(super) entries: Vec<Entry>,
 }
 

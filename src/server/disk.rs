@@ -99,9 +99,18 @@ impl LogWorkers {
     /// Hands over what fits.
     pub fn push(&mut self) {
         let (workers, keeper) = (&self.workers, &self.keeper);
-        self.lost |= hand_over(&mut self.appends, |append| workers.appends.try_send(append));
-        self.lost |= hand_over(&mut self.reads, |job| workers.reads.try_send(job));
-        self.lost |= hand_over(&mut self.jobs, |job| keeper.jobs.try_send(job));
+        if let Err(left) = hand_over(|| self.appends.pop_front(), |append| workers.appends.try_send(append)) {
+            self.lost |= left.is_disconnected();
+            self.appends.push_front(left.into_inner());
+        }
+        if let Err(left) = hand_over(|| self.reads.pop(), |job| workers.reads.try_send(job)) {
+            self.lost |= left.is_disconnected();
+            self.reads.put_back(left.into_inner());
+        }
+        if let Err(left) = hand_over(|| self.jobs.pop_front(), |job| keeper.jobs.try_send(job)) {
+            self.lost |= left.is_disconnected();
+            self.jobs.push_front(left.into_inner());
+        }
     }
 
     /// Whether more was wanted than the threads have room for.
@@ -172,46 +181,13 @@ impl LogWorkers {
     }
 }
 
-/// What waits for a thread.
-trait Queue<T> {
-    fn next(&mut self) -> Option<T>;
-    fn put_back(&mut self, item: T);
-}
-
-impl<T> Queue<T> for VecDeque<T> {
-    fn next(&mut self) -> Option<T> {
-        self.pop_front()
+/// Sends one after the other as long as there is room. Gives back the first for which there was none.
+fn hand_over<T>(
+    mut next: impl FnMut() -> Option<T>,
+    send: impl Fn(T) -> Result<(), TrySendError<T>>,
+) -> Result<(), TrySendError<T>> {
+    while let Some(item) = next() {
+        send(item)?;
     }
-
-    fn put_back(&mut self, item: T) {
-        self.push_front(item);
-    }
-}
-
-impl Queue<ReaderJob> for ReaderQueue {
-    fn next(&mut self) -> Option<ReaderJob> {
-        self.pop()
-    }
-
-    fn put_back(&mut self, job: ReaderJob) {
-        ReaderQueue::put_back(self, job);
-    }
-}
-
-/// Sends from the front as long as there is room. True if nobody is there any more.
-fn hand_over<T>(queue: &mut impl Queue<T>, mut send: impl FnMut(T) -> Result<(), TrySendError<T>>) -> bool {
-    while let Some(item) = queue.next() {
-        match send(item) {
-            Ok(()) => {}
-            Err(TrySendError::Full(item)) => {
-                queue.put_back(item);
-                return false;
-            }
-            Err(TrySendError::Disconnected(item)) => {
-                queue.put_back(item);
-                return true;
-            }
-        }
-    }
-    false
+    Ok(())
 }
