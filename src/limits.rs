@@ -205,7 +205,9 @@ pub const DAMAGED_PLACES_MAX: usize = 64;
 pub const OFFLINE_PLACES_MAX: usize = 10_000;
 /// How long the log writer is without work before it seals what it has synced.
 pub const SEAL_AFTER: Span = Span::from_ms(50);
-/// Bytes of the next segment that are written and synced in one step: so much a sync of the writer may have to wait for.
+/// What the system reads and writes of a file at least; or a multiple of that.
+pub const BLOCK_BYTES: usize = 4096;
+/// Bytes of the next segment that are written in one step: so much a sync of the writer may have to wait for.
 pub const PREWRITE_STEP_BYTES: usize = 256 * 1024;
 /// The rest between two such steps, unless the current segment fills faster.
 pub const PREWRITE_PAUSE: Span = Span::from_ms(5);

@@ -8,9 +8,11 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
-use crate::limits::{DESCRIPTORS_PATIENCE, DESCRIPTORS_RETRY};
+use super::segment::write_zeros;
+use crate::limits::{BLOCK_BYTES, DESCRIPTORS_PATIENCE, DESCRIPTORS_RETRY, PREWRITE_STEP_BYTES};
 
 /// A data directory. A clone is the same directory.
 pub trait Disk: std::fmt::Debug + Send + Sync + Clone + 'static {
@@ -103,6 +105,19 @@ pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
     /// What the system says; how much is written is then unknown.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Puts zeros into `from..to` of a file of which nobody has read or written that yet, now rather than when the system likes: so that
+    /// the `sync_data` that is due before anybody relies on them has little left to do.
+    ///
+    /// # Errors
+    /// What the system says; how much is written is then unknown.
+    fn prewrite(&self, from: u64, to: u64) -> io::Result<()>
+    where
+        Self: Sized,
+    {
+        write_zeros(self, from, to)?;
+        self.sync_data().map_err(of_sync)
+    }
+
     /// Makes the file's bytes durable (`fdatasync`).
     ///
     /// # Errors
@@ -121,6 +136,14 @@ pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
     /// What the system says.
     fn set_size(&self, size: u64) -> io::Result<()>;
 }
+
+/// Where they stand matters to writes past the page cache.
+#[repr(align(4096))]
+struct Zeros([u8; PREWRITE_STEP_BYTES]);
+
+static ZEROS: Zeros = Zeros([0; PREWRITE_STEP_BYTES]);
+
+const _: () = assert!(align_of::<Zeros>() == BLOCK_BYTES);
 
 /// A directory of this machine.
 #[derive(Clone, Debug)]
@@ -237,6 +260,29 @@ impl DiskFile for File {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(bytes, offset)
+    }
+
+    /// Past the page cache: through it, zeros cost as much of a processor as all else that is done with a message's bytes on the disk. A
+    /// file system that can't do that takes the common way.
+    fn prewrite(&self, from: u64, to: u64) -> io::Result<()> {
+        let flags = fcntl_getfl(self)?;
+        let is_direct = fcntl_setfl(self, flags | OFlags::DIRECT).is_ok();
+        let mut at = from;
+        let mut written = Ok(());
+        while is_direct && at < to && written.is_ok() {
+            let step = (to - at).min(ZEROS.0.len() as u64);
+            written = self.write_all_at(&ZEROS.0[..step as usize], at);
+            at += step;
+        }
+        fcntl_setfl(self, flags)?;
+        let refused = |error: &io::Error| Errno::from_io_error(error) == Some(Errno::INVAL);
+        match written {
+            Ok(()) if is_direct => return Ok(()),
+            Err(error) if !refused(&error) => return Err(error),
+            _ => {}
+        }
+        write_zeros(self, from, to)?;
+        self.sync_data().map_err(of_sync)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, DiskFile, is_full, of_sync};
-use super::segment::{FOLDER, Segment, temporary_name, write_zeros};
+use super::segment::{FOLDER, Segment, temporary_name};
 use crate::limits::{DISK_KEPT_FREE_BYTES, PREWRITE_STEP_BYTES};
 
 /// What one step came to.
@@ -183,19 +183,19 @@ impl<D: Disk> Prewriter<D> {
         };
         // What follows may fail: the file is dropped then, and made anew.
         let end = (done + bytes).min(segment.size);
-        if let Err(error) = write_zeros(&file, done, end) {
+        if let Err(error) = file.prewrite(done, end) {
             if is_full(&error) {
                 // Others need what there is.
                 disk.remove(&temporary)?;
             }
             return Err(error);
         }
-        file.sync_data().map_err(of_sync)?;
         if end < segment.size {
             state.making = Some((file, end));
             let used = self.shared.used.load(Ordering::Relaxed);
             return Ok(Step::More { behind: end < used });
         }
+        file.sync_data().map_err(of_sync)?;
         disk.rename(&temporary, &segment.file())?;
         disk.sync_dir(FOLDER).map_err(of_sync)?;
         state.ready = Some(file);

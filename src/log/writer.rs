@@ -13,7 +13,7 @@ use super::segment::Segment;
 use super::tail::Tail;
 use super::{Append, Record};
 use crate::cluster::message::{Entry, EntryKind, LogPosition};
-use crate::limits::LOG_BATCH_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES, LOG_BATCH_BYTES_MAX};
 use crate::types::{AppendId, DirectoryId, GroupId, LogIndex, Lsn, Term};
 
 /// The log of one server, open for appending.
@@ -431,8 +431,13 @@ impl<D: Disk> Log<D> {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let from = self.end.0 - self.buffer.len() as u64 - self.segment.base.0;
-        self.file.write_at(&self.buffer, from)?;
+        let (end, length) = (self.end.0 - self.segment.base.0, self.buffer.len());
+        // Zeros to the end of the block, over zeros: else the system would read the block from the disk first.
+        let padded = end.next_multiple_of(BLOCK_BYTES as u64).min(self.segment.size);
+        self.buffer.resize(length + (padded - end) as usize, 0);
+        let written = self.file.write_at(&self.buffer, end - length as u64);
+        self.buffer.truncate(length);
+        written?;
         self.prewriter.used(self.end.0 - self.segment.base.0);
         self.buffer.clear();
         if !self.entries.is_empty() {
