@@ -260,6 +260,10 @@ pub const PEER_ACCEPTS_PER_TURN: usize = 12;
 pub const DATAGRAMS_PER_TURN: usize = 256;
 /// Bytes of answers waiting for one client; a client that lets more pile up isn't read from until it has taken them.
 pub const OUTPUT_BYTES_MAX: usize = 512 * 1024;
+/// What the system is asked to hold of what was sent to a client and not taken; it makes that twice as much, for what it adds itself. Left to
+/// itself it goes up to 4 MiB a client, and a thousand that read nothing use up what it has for all sockets: the servers' own links then
+/// crawl.
+pub const CLIENT_SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes of frames waiting for one peer; what doesn't fit is dropped, and the link is reset so that both sides know.
 pub const PEER_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Memory that an empty buffer of a link keeps, in bytes; there are two a link.

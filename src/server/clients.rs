@@ -25,6 +25,15 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(20))
     .with_retries(6);
 
+/// What the system is to do for a client's socket. Where it can't, the client is served all the same.
+fn set_options(socket: &SockRef) {
+    // Frames are written whole and at once; waiting for more to go with them would only delay them.
+    let _ = socket.set_tcp_nodelay(true);
+    // A client whose machine is gone must not hold its place for ever. One that only reads slowly answers and stays.
+    let _ = socket.set_tcp_keepalive(&KEEPALIVE);
+    let _ = socket.set_send_buffer_size(limits::CLIENT_SEND_BUFFER_BYTES);
+}
+
 /// All connections of clients.
 #[derive(Debug)]
 pub struct Clients {
@@ -120,10 +129,7 @@ impl Clients {
             self.census.leave(address.ip());
             return;
         }
-        // Frames are written whole and at once; waiting for more to go with them would only delay them.
-        let _ = stream.set_nodelay(true);
-        // A client whose machine is gone must not hold its place for ever. One that only reads slowly answers and stays.
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
+        set_options(&SockRef::from(&stream));
         context
             .timers
             .set(Alarm::Hello(id), context.now.tick.after(limits::HELLO_TIMEOUT));
@@ -366,5 +372,33 @@ fn next(conn: &mut Connection<TcpStream>, node: &mut Node, now: Now, may_ask: bo
             conn.input.consume(consumed);
             Next::Taken { is_question }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{ErrorKind, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_client_that_reads_nothing_fills_only_its_own_small_buffer() {
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(door.local_addr().unwrap()).unwrap();
+        // So that it is known how much of what is sent the client's side holds.
+        SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
+        let (mut stream, _) = door.accept().unwrap();
+        set_options(&SockRef::from(&stream));
+        assert!(stream.nodelay().unwrap());
+        stream.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        let error = loop {
+            match stream.write(&[0; 64 * 1024]) {
+                Ok(bytes) => sent += bytes,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        assert!(sent <= 4 * limits::CLIENT_SEND_BUFFER_BYTES, "{sent} bytes");
     }
 }
