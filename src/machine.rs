@@ -58,6 +58,13 @@ pub fn pin(processors: &[u16]) -> std::io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// Has the calling thread stand back where others of this process want the processor: nobody waits for what it does. Linux counts niceness by
+/// thread, whatever POSIX says; see sched(7).
+pub fn stand_back() {
+    // Where it isn't granted, everything goes on as before.
+    let _ = rustix::process::nice(10);
+}
+
 /// Asks for so many descriptors for this process, and gives how many it may have.
 #[must_use]
 pub fn raise_descriptors(wanted: u64) -> u64 {

@@ -12,6 +12,7 @@ use super::{KeepJob, Kept};
 use crate::limits::{ANSWERS_MAX, DISK_LOOK, KEEP_JOBS_MAX, KEEP_LOOK};
 use crate::log::disk::Disk;
 use crate::log::worker::Notify;
+use crate::machine;
 use crate::mailbox::{self, RecvTimeoutError, TryRecvError};
 
 /// The thread, and the channels to and from it.
@@ -34,6 +35,7 @@ pub fn spawn<D: Disk>(keeper: Keeper<D>, notify: Notify) -> io::Result<KeepWorke
     let (answers_in, answers) = channel::bounded(ANSWERS_MAX);
     let keeping = Builder::new().name("log-keep".to_owned());
     let thread = keeping.spawn(move || {
+        machine::stand_back();
         let worker = Worker {
             keeper,
             answers: answers_in,

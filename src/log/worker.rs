@@ -18,6 +18,7 @@ use crate::limits::{
     ANSWERS_MAX, APPEND_PLACES_FOR_VOTES, DISK_FULL_REST, LOG_BATCH_BYTES_MAX, PREWRITE_PAUSE, PREWRITE_RETRY,
     READ_JOBS_MAX, SEAL_AFTER, UNPERSISTED_APPENDS_MAX,
 };
+use crate::machine;
 use crate::mailbox::{self, RecvTimeoutError};
 use crate::types::{AppendId, Span};
 
@@ -89,7 +90,10 @@ pub fn spawn<D: Disk>(log: Log<D>, reader: Reader<D>, notify: Notify) -> io::Res
             };
             writer.run(&appends_out);
         })?,
-        ahead.spawn(move || prewrite(&prewriter))?,
+        ahead.spawn(move || {
+            machine::stand_back();
+            prewrite(&prewriter);
+        })?,
     ];
     Ok(Workers {
         appends,
