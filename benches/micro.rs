@@ -74,10 +74,7 @@ fn stamp(index: u64) -> Stamp {
 
 /// A state with a session that posts.
 fn talking() -> State {
-    let name = || Name {
-        shown: "ann".to_owned(),
-        folded: "ann".to_owned(),
-    };
+    let name = || Name::new("ann", "ann");
     let mut state = State::new();
     let open = Command::Open {
         name: name(),

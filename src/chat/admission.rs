@@ -75,7 +75,7 @@ fn fold(text: &str, bytes_max: usize) -> Option<Name> {
     }
     let folded = without_case(&shown);
     let fits = |name: &str| !name.is_empty() && name.len() <= bytes_max;
-    (fits(&shown) && fits(&folded)).then_some(Name { shown, folded })
+    (fits(&shown) && fits(&folded)).then(|| Name::new(&shown, &folded))
 }
 
 /// Down, up, and down again: so "ß", "ẞ" and "SS" are alike, and both forms of the small sigma, which lower case alone would
@@ -108,7 +108,9 @@ mod tests {
     use super::*;
 
     fn room(text: &str) -> Option<(String, String)> {
-        fold_room(text).ok().map(|name| (name.shown, name.folded))
+        fold_room(text)
+            .ok()
+            .map(|name| (name.shown.to_string(), name.folded.to_string()))
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! place in the room apart), so that history read from the log is what the live readers saw.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,13 +34,27 @@ pub struct SecretHash(pub [u8; 16]);
 pub struct DedupKey(pub [u8; 16]);
 
 /// A name of a person or room: as it was typed, and as it is compared. Folded at admission, carried in the
-/// command, so that every server folds alike whatever its Unicode tables.
+/// command, so that every server folds alike whatever its Unicode tables. A clone shares the memory: a name stands in several tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Name {
     /// As it is shown.
-    pub shown: String,
+    pub shown: Arc<str>,
     /// As it is compared.
-    pub folded: String,
+    pub folded: Arc<str>,
+}
+
+impl Name {
+    /// Of these two forms; where they are the same, they are in memory once.
+    #[must_use]
+    pub fn new(shown: &str, folded: &str) -> Name {
+        let folded: Arc<str> = folded.into();
+        let shown = if *folded == *shown {
+            Arc::clone(&folded)
+        } else {
+            shown.into()
+        };
+        Name { shown, folded }
+    }
 }
 
 /// The head of a command of a session.
@@ -217,9 +232,9 @@ pub enum Outcome {
         /// The room.
         room: RoomId,
         /// Its name as its creator wrote it.
-        name: String,
+        name: Arc<str>,
         /// Its topic.
-        topic: String,
+        topic: Arc<str>,
         /// Its last item at that moment.
         position: Position,
         /// Whether this command made it.

@@ -5,8 +5,9 @@
 //! that comes of it is as sound as one that [`State::apply`] made.
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use super::command::{DedupKey, KeyId, Name, Outcome, SecretHash, Settings, Stamp};
 use super::dedup::{Keys, Posted};
@@ -43,7 +44,7 @@ pub enum Row {
         /// Its name.
         name: Name,
         /// Its topic.
-        topic: String,
+        topic: Arc<str>,
         /// Its last item.
         position: Position,
         /// Its last message.
@@ -173,7 +174,7 @@ fn session_row(session: &Session) -> Row {
         last: session.last,
         named: session.named,
         heard_ms: session.heard_ms,
-        rooms: session.rooms.iter().copied().collect(),
+        rooms: session.rooms.clone(),
     }
 }
 
@@ -196,10 +197,10 @@ pub struct Builder {
     /// The session whose outcomes may follow; it isn't in the state yet.
     open: Option<Session>,
     /// The last member that was told.
-    member: Option<(RoomId, String)>,
+    member: Option<(RoomId, Arc<str>)>,
     members_told: usize,
     /// The last name that was told.
-    name: Option<String>,
+    name: Option<Arc<str>>,
     names_told: usize,
 }
 
@@ -332,14 +333,14 @@ impl Builder {
                 }
                 self.open = Some(Session {
                     id,
-                    name,
+                    name: Name::new(&name.shown, &name.folded),
                     key,
                     secret,
                     last,
                     named,
                     heard_ms,
                     outcomes: VecDeque::new(),
-                    rooms: BTreeSet::from_iter(rooms),
+                    rooms,
                 });
                 Ok(())
             }
@@ -350,7 +351,14 @@ impl Builder {
         }
     }
 
-    fn room(&mut self, id: RoomId, name: &Name, topic: String, position: Position, seq: Seq) -> Result<(), ImageError> {
+    fn room(
+        &mut self,
+        id: RoomId,
+        name: &Name,
+        topic: Arc<str>,
+        position: Position,
+        seq: Seq,
+    ) -> Result<(), ImageError> {
         check_name(name, limits::ROOM_NAME_BYTES_MAX)?;
         if topic.len() > limits::TOPIC_BYTES_MAX {
             return Err(ImageError::Bounds("a topic"));

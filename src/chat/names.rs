@@ -2,6 +2,7 @@
 //! every other key until the last of them has let go.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::command::{KeyId, Name};
 
@@ -9,7 +10,7 @@ use super::command::{KeyId, Name};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Held {
     /// As the last session wrote it that took it.
-    shown: String,
+    shown: Arc<str>,
     /// Whose it is.
     key: KeyId,
     /// How many sessions of the key hold it; never 0.
@@ -19,7 +20,7 @@ struct Held {
 /// All names that are held, by their folded form. At most one for each session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Names {
-    held: BTreeMap<String, Held>,
+    held: BTreeMap<Arc<str>, Held>,
 }
 
 impl Names {
@@ -31,8 +32,8 @@ impl Names {
 
     /// How the key's other sessions write the name, if any of them holds it.
     #[must_use]
-    pub fn shown(&self, folded: &str) -> Option<&str> {
-        self.held.get(folded).map(|held| held.shown.as_str())
+    pub fn shown(&self, folded: &str) -> Option<&Arc<str>> {
+        self.held.get(folded).map(|held| &held.shown)
     }
 
     /// All names that are held, by their folded form.
@@ -45,8 +46,14 @@ impl Names {
 
     /// How a name is written; false, and nothing changes, if nobody holds it.
     pub(super) fn show(&mut self, name: Name) -> bool {
-        let held = self.held.get_mut(&name.folded);
-        held.map(|held| held.shown = name.shown).is_some()
+        let Some(held) = self.held.get_mut(&name.folded) else {
+            return false;
+        };
+        // What is the same stays in memory once.
+        if held.shown != name.shown {
+            held.shown = name.shown;
+        }
+        true
     }
 
     /// One more session of the key holds the name; false, and nothing changes, if it is another key's.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::command::Name;
 use crate::types::{Position, RoomId, Seq};
@@ -14,19 +15,19 @@ pub struct Room {
     /// Its name.
     pub name: Name,
     /// Its topic; empty if none was set.
-    pub topic: String,
+    pub topic: Arc<str>,
     /// Its last item; 0 if it has none.
     pub position: Position,
     /// Its last message; 0 if it has none.
     pub seq: Seq,
     /// By folded name. A person is a member once, however many sessions are in the room.
-    members: BTreeMap<String, Member>,
+    members: BTreeMap<Arc<str>, Member>,
 }
 
 /// Somebody in a room.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Member {
-    shown: String,
+    shown: Arc<str>,
     /// How many sessions of that name are in the room; never 0.
     sessions: u32,
 }
@@ -38,7 +39,7 @@ impl Room {
         Room {
             id,
             name,
-            topic: String::new(),
+            topic: Arc::default(),
             position: Position(0),
             seq: Seq(0),
             members: BTreeMap::new(),
@@ -53,7 +54,7 @@ impl Room {
 
     /// The names of the people in it, sorted by their folded form.
     pub fn users(&self) -> impl Iterator<Item = &str> {
-        self.members.values().map(|member| member.shown.as_str())
+        self.members.values().map(|member| &*member.shown)
     }
 
     /// The place of the next item; `message` says whether it takes a number too.
@@ -77,8 +78,14 @@ impl Room {
 
     /// How somebody in the room is shown; false, and nothing changes, if nobody of that name is there.
     pub(super) fn show(&mut self, name: Name) -> bool {
-        let member = self.members.get_mut(&name.folded);
-        member.map(|member| member.shown = name.shown).is_some()
+        let Some(member) = self.members.get_mut(&name.folded) else {
+            return false;
+        };
+        // What is the same stays in memory once.
+        if member.shown != name.shown {
+            member.shown = name.shown;
+        }
+        true
     }
 
     /// One more session of that name is in the room; true if it is the name's first here.
@@ -116,10 +123,10 @@ impl Room {
         if let Some(member) = self.members.get_mut(&new.folded) {
             member.shown.clone_from(&new.shown);
         }
-        if old == new.folded {
-            return shown_before.as_deref() != Some(&new.shown);
+        if *old == *new.folded {
+            return shown_before.as_deref() != Some(&*new.shown);
         }
-        left || came || shown_before.as_deref() != Some(&new.shown)
+        left || came || shown_before.as_deref() != Some(&*new.shown)
     }
 }
 
@@ -127,14 +134,15 @@ impl Room {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rooms {
     rooms: BTreeMap<RoomId, Room>,
-    by_name: BTreeMap<String, RoomId>,
+    by_name: BTreeMap<Arc<str>, RoomId>,
 }
 
 impl Rooms {
     /// Adds an empty room. The caller has made sure that neither its id nor its name is there.
     pub fn add(&mut self, id: RoomId, name: &Name) -> &mut Room {
+        let name = Name::new(&name.shown, &name.folded);
         self.by_name.insert(name.folded.clone(), id);
-        self.rooms.entry(id).or_insert_with(|| Room::new(id, name.clone()))
+        self.rooms.entry(id).or_insert_with(|| Room::new(id, name))
     }
 
     /// The room of that id.

@@ -25,7 +25,8 @@ pub struct Session {
     pub(super) heard_ms: u64,
     /// Of the last commands, the newest at the back; the last one's number is `last`.
     pub(super) outcomes: VecDeque<Outcome>,
-    pub(super) rooms: BTreeSet<RoomId>,
+    /// Ascending. Most sessions are in one or two.
+    pub(super) rooms: Vec<RoomId>,
 }
 
 impl Session {
@@ -35,15 +36,37 @@ impl Session {
         self.heard_ms
     }
 
-    /// The rooms that it is in.
+    /// The rooms that it is in, ascending.
     #[must_use]
-    pub fn rooms(&self) -> &BTreeSet<RoomId> {
+    pub fn rooms(&self) -> &[RoomId] {
         &self.rooms
     }
 
-    /// The rooms that it is in, to be changed.
-    pub fn rooms_mut(&mut self) -> &mut BTreeSet<RoomId> {
-        &mut self.rooms
+    /// Whether it is in the room.
+    #[must_use]
+    pub fn is_in(&self, room: RoomId) -> bool {
+        self.rooms.binary_search(&room).is_ok()
+    }
+
+    /// It is in the room from now on.
+    pub fn enter(&mut self, room: RoomId) {
+        if let Err(at) = self.rooms.binary_search(&room) {
+            if self.rooms.capacity() == 0 {
+                self.rooms.reserve_exact(1);
+            }
+            self.rooms.insert(at, room);
+        }
+    }
+
+    /// It isn't in the room any more; false if it wasn't.
+    pub fn leave(&mut self, room: RoomId) -> bool {
+        let at = self.rooms.binary_search(&room);
+        at.map(|at| self.rooms.remove(at)).is_ok()
+    }
+
+    /// It is in no room any more. Gives those that it was in, ascending.
+    pub fn take_rooms(&mut self) -> Vec<RoomId> {
+        std::mem::take(&mut self.rooms)
     }
 
     /// What a command came to, while that is remembered.
@@ -85,7 +108,8 @@ impl Session {
 /// All sessions, with what is needed to find the ones that have been silent without looking at every one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sessions {
-    sessions: BTreeMap<SessionId, Session>,
+    /// Boxed, for a node of the tree has room for eleven, and they come in the order in which half of it stays empty.
+    sessions: BTreeMap<SessionId, Box<Session>>,
     by_secret: BTreeMap<SecretHash, SessionId>,
     /// Those that hold their name, by when they were last heard of.
     named: BTreeSet<(u64, SessionId)>,
@@ -97,13 +121,13 @@ impl Sessions {
     /// The session of that id.
     #[must_use]
     pub fn get(&self, id: SessionId) -> Option<&Session> {
-        self.sessions.get(&id)
+        self.sessions.get(&id).map(|session| &**session)
     }
 
     /// The session of that id, to be changed. When it was heard of and whether it is named are changed by
     /// [`Sessions::hear`] only.
     pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.sessions.get_mut(&id)
+        self.sessions.get_mut(&id).map(|session| &mut **session)
     }
 
     /// The session that was opened with that secret.
@@ -123,9 +147,9 @@ impl Sessions {
             named: true,
             heard_ms,
             outcomes: VecDeque::new(),
-            rooms: BTreeSet::new(),
+            rooms: Vec::new(),
         };
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         self.by_secret.insert(secret, id);
         self.named.insert((heard_ms, id));
     }
@@ -143,13 +167,13 @@ impl Sessions {
         };
         silent.insert((heard_ms, id));
         self.by_secret.insert(secret, id);
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         true
     }
 
     /// All sessions, by id.
     pub(super) fn all(&self) -> impl Iterator<Item = &Session> {
-        self.sessions.values()
+        self.sessions.values().map(|session| &**session)
     }
 
     /// The session was heard of at that age, and from now on has its name or not.
@@ -173,7 +197,7 @@ impl Sessions {
     }
 
     /// Removes a session.
-    pub fn remove(&mut self, id: SessionId) -> Option<Session> {
+    pub fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
         let session = self.sessions.remove(&id)?;
         self.by_secret.remove(&session.secret);
         self.named.remove(&(session.heard_ms, id));

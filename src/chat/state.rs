@@ -92,11 +92,7 @@ impl State {
     #[must_use]
     pub fn new() -> State {
         let mut rooms = Rooms::default();
-        let lobby = Name {
-            shown: "lobby".to_string(),
-            folded: "lobby".to_string(),
-        };
-        rooms.add(RoomId::LOBBY, &lobby);
+        rooms.add(RoomId::LOBBY, &Name::new("lobby", "lobby"));
         State {
             applied: LogIndex(0),
             trimmed: LogIndex(0),
@@ -255,7 +251,7 @@ impl State {
             .filter_map(|(_, id)| self.sessions.get(id))
             .map(|session| Command::Release {
                 session: session.id,
-                user: session.name.shown.clone().into(),
+                user: session.name.shown.to_string().into(),
             });
         let expiries = self
             .sessions

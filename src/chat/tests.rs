@@ -13,10 +13,7 @@ use crate::types::{ClientSeq, Lamport, LogIndex, Position, RoomId, Seq, ServerId
 const LOBBY: RoomId = RoomId::LOBBY;
 
 fn name(shown: &str) -> Name {
-    Name {
-        shown: shown.to_string(),
-        folded: shown.to_lowercase(),
-    }
+    Name::new(shown, &shown.to_lowercase())
 }
 
 fn key(n: u8) -> KeyId {
@@ -74,7 +71,7 @@ impl Log {
         make: impl FnOnce(Head, Cow<'static, str>) -> Command<'static>,
     ) -> (Outcome, Vec<(RoomId, Position, Seq)>) {
         let session = self.state.session(id).expect("an open session");
-        let command = make(head(id, session.last.0 + 1), session.name.shown.clone().into());
+        let command = make(head(id, session.last.0 + 1), session.name.shown.to_string().into());
         let applied = self.apply(&command);
         (outcome(&applied), applied.items.to_vec())
     }
@@ -307,7 +304,7 @@ fn a_name_belongs_to_one_key_until_its_last_session_ends() {
     let mut log = Log::new();
     let one = log.open("Ann", 1);
     let two = log.try_open("ann", 1, 2).expect("the same key");
-    assert_eq!(log.state.session(two).map(|s| s.name.shown.as_str()), Some("Ann"));
+    assert_eq!(log.state.session(two).map(|s| &*s.name.shown), Some("Ann"));
     assert_eq!(log.try_open("ANN", 9, 9), Err(Code::NameTaken));
     assert_eq!(log.close(one).0, Outcome::Done);
     assert_eq!(log.try_open("ann", 9, 9), Err(Code::NameTaken));
@@ -411,7 +408,7 @@ fn two_creates_in_flight_make_one_room() {
     let (found, items) = log.next(bob, create(true));
     assert!(matches!(found, Outcome::Room { room: same, created: false, .. } if same == room));
     assert!(items.is_empty());
-    assert_eq!(log.state.room_named("ops").map(|r| r.name.shown.as_str()), Some("Ops"));
+    assert_eq!(log.state.room_named("ops").map(|r| &*r.name.shown), Some("Ops"));
     assert!(log.state.users_in(room).is_empty(), "creating isn't joining");
     let all: Vec<RoomId> = log.state.rooms_after(RoomId(0)).map(|r| r.id).collect();
     assert_eq!(all, [LOBBY, room]);
@@ -451,7 +448,7 @@ fn a_topic_needs_membership() {
         log.next(ann, topic),
         (Outcome::Done, vec![(LOBBY, Position(2), Seq(0))])
     );
-    assert_eq!(log.state.room(LOBBY).map(|r| r.topic.as_str()), Some("news"));
+    assert_eq!(log.state.room(LOBBY).map(|r| &*r.topic), Some("news"));
 }
 
 #[test]

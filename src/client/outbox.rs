@@ -239,10 +239,7 @@ fn room_name(text: &str) -> Name {
 }
 
 fn as_typed(text: &str) -> Name {
-    Name {
-        shown: text.to_string(),
-        folded: text.to_string(),
-    }
+    Name::new(text, text)
 }
 
 fn command<'a>(head: Head, user: &'a str, action: &'a Action) -> Command<'a> {

@@ -53,10 +53,7 @@ struct House {
 }
 
 fn name(text: &str) -> Name {
-    Name {
-        shown: text.to_owned(),
-        folded: text.to_owned(),
-    }
+    Name::new(text, text)
 }
 
 fn try_open(disk: &SimDisk, directory: DirectoryId) -> Result<Opened<SimDisk>, String> {

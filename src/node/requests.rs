@@ -309,7 +309,7 @@ impl Node {
         let Some(known) = self.state.session(session) else {
             return;
         };
-        let (last, name) = (known.last, known.name.shown.clone());
+        let (last, name) = (known.last, known.name.shown.to_string());
         if let Some(old) = self.doors.bind(conn, session) {
             self.fatal(old, "the session goes on at another connection");
         }

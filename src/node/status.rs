@@ -49,8 +49,8 @@ impl Node {
 pub(super) fn room_info(room: &Room) -> RoomInfo {
     RoomInfo {
         room: room.id,
-        name: room.name.shown.clone(),
-        topic: room.topic.clone(),
+        name: room.name.shown.to_string(),
+        topic: room.topic.to_string(),
         members: room.members() as u32,
         position: room.position,
         seq: room.seq,

@@ -350,10 +350,7 @@ mod tests {
     }
 
     fn name(text: &str) -> Name {
-        Name {
-            shown: text.to_string(),
-            folded: text.to_lowercase(),
-        }
+        Name::new(text, &text.to_lowercase())
     }
 
     fn all() -> Vec<Command<'static>> {

@@ -96,10 +96,7 @@ fn id(n: u64) -> ServerId {
 }
 
 fn name(text: &str) -> Name {
-    Name {
-        shown: text.to_owned(),
-        folded: text.to_lowercase(),
-    }
+    Name::new(text, &text.to_lowercase())
 }
 
 fn position(term: u64, index: u64) -> LogPosition {

@@ -85,13 +85,7 @@ impl Normal {
                 normal.session = session;
             }
         }
-        let (user, room) = (
-            name.to_owned(),
-            Name {
-                shown: name.to_owned(),
-                folded: name.to_owned(),
-            },
-        );
+        let (user, room) = (name.to_owned(), Name::new(name, name));
         let outcome = normal.command(|head| Command::Create {
             head,
             user: user.clone().into(),

@@ -462,7 +462,7 @@ impl Script {
                 let model = self.world().oracle.model();
                 let rooms: Vec<String> = model
                     .rooms_after(RoomId(0))
-                    .map(|room| room.name.shown.clone())
+                    .map(|room| room.name.shown.to_string())
                     .collect();
                 equal(
                     &format!("rooms {names:?}"),

@@ -57,11 +57,8 @@ impl State {
             return Err(Code::SessionsFull);
         }
         // All sessions of a key that have a name write it alike: the newcomer gets it as it is.
-        let shown = self.names.shown(&name.folded).unwrap_or(&name.shown).to_string();
-        let name = Name {
-            shown,
-            folded: name.folded.clone(),
-        };
+        let shown = self.names.shown(&name.folded).unwrap_or(&name.shown);
+        let name = Name::new(shown, &name.folded);
         if !self.names.take(&name, key) {
             return Err(Code::NameTaken);
         }
@@ -86,7 +83,7 @@ impl State {
             return;
         };
         let due_ms = session.heard_ms().saturating_add(self.settings.name_release_ms);
-        if !session.named || session.name.shown != user || due_ms > self.clock.age_ms {
+        if !session.named || *session.name.shown != *user || due_ms > self.clock.age_ms {
             return;
         }
         self.end_memberships(id, items);
@@ -115,7 +112,7 @@ impl State {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        for room in std::mem::take(session.rooms_mut()) {
+        for room in session.take_rooms() {
             if let Some(room) = self.rooms.get_mut(room)
                 && room.exit(&session.name.folded)
             {
@@ -159,7 +156,7 @@ impl State {
         if head.seq != expected {
             return Verdict::Gap { expected };
         }
-        let wrong_name = content::user(command).is_some_and(|user| user != session.name.shown);
+        let wrong_name = content::user(command).is_some_and(|user| user != &*session.name.shown);
         let helps = matches!(
             command,
             Command::Rename { .. } | Command::Close { .. } | Command::Skip { .. }
@@ -269,13 +266,13 @@ impl State {
         let session = self.sessions.get_mut(id).ok_or(Code::NoSuchSession)?;
         let room = self.rooms.named(&name.folded).ok_or(Code::NoSuchRoom)?.id;
         let room = self.rooms.get_mut(room).ok_or(Code::NoSuchRoom)?;
-        if session.rooms().contains(&room.id) {
+        if session.is_in(room.id) {
             return Ok(found(room, false));
         }
         if session.rooms().len() >= limits::ROOMS_PER_SESSION_MAX {
             return Err(Code::TooManyRooms);
         }
-        session.rooms_mut().insert(room.id);
+        session.enter(room.id);
         if room.enter(&session.name) {
             items.push(room.place(false));
         }
@@ -285,7 +282,7 @@ impl State {
     fn leave(&mut self, id: SessionId, room: RoomId, items: &mut Items) -> Result<Outcome, Code> {
         let session = self.sessions.get_mut(id).ok_or(Code::NoSuchSession)?;
         let room = self.rooms.get_mut(room).ok_or(Code::NoSuchRoom)?;
-        if !session.rooms_mut().remove(&room.id) {
+        if !session.leave(room.id) {
             return Err(Code::NotMember);
         }
         if room.exit(&session.name.folded) {
@@ -297,10 +294,10 @@ impl State {
     fn topic(&mut self, id: SessionId, room: RoomId, text: &str, items: &mut Items) -> Result<Outcome, Code> {
         let session = self.sessions.get(id).ok_or(Code::NoSuchSession)?;
         let room = self.rooms.get_mut(room).ok_or(Code::NoSuchRoom)?;
-        if !session.rooms().contains(&room.id) {
+        if !session.is_in(room.id) {
             return Err(Code::NotMember);
         }
-        room.topic = text.to_string();
+        room.topic = text.into();
         items.push(room.place(false));
         Ok(Outcome::Done)
     }

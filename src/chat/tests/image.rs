@@ -104,10 +104,10 @@ fn spoil_number(rng: &mut Rng, number: &mut u64) {
 
 fn spoil_name(rng: &mut Rng, name: &mut Name) {
     match rng.below(3) {
-        0 => name.folded = rng.pick(&["ann", "bob", "x", ""]).copied().unwrap_or("ann").to_string(),
+        0 => name.folded = rng.pick(&["ann", "bob", "x", ""]).copied().unwrap_or("ann").into(),
         // How a name is shown is free, only its length isn't.
-        1 => name.shown = "y".repeat(rng.between(65, 100) as usize),
-        _ => name.folded = "y".repeat(rng.below(100) as usize),
+        1 => name.shown = "y".repeat(rng.between(65, 100) as usize).into(),
+        _ => name.folded = "y".repeat(rng.below(100) as usize).into(),
     }
 }
 
@@ -145,7 +145,7 @@ fn spoil_row(rng: &mut Rng, row: &mut Row) {
         } => match rng.below(5) {
             0 => spoil_number(rng, &mut id.0),
             1 => spoil_name(rng, name),
-            2 => *topic = "t".repeat(rng.below(2000) as usize),
+            2 => *topic = "t".repeat(rng.below(2000) as usize).into(),
             3 => spoil_number(rng, &mut position.0),
             _ => spoil_number(rng, &mut seq.0),
         },

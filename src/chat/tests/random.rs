@@ -25,8 +25,8 @@ pub(super) fn random_command(rng: &mut Rng, state: &State) -> Command<'static> {
     let names = ["ann", "Ann", "bob", "cy", "dee", ""];
     let any_name = name(rng.pick(&names).copied().unwrap_or("ann"));
     let user: Cow<'_, str> = match session {
-        Some(session) if !rng.chance(5) => session.name.shown.clone().into(),
-        _ => any_name.shown.clone().into(),
+        Some(session) if !rng.chance(5) => session.name.shown.to_string().into(),
+        _ => any_name.shown.to_string().into(),
     };
     let rooms: Vec<RoomId> = state.rooms_after(RoomId(0)).map(|room| room.id).collect();
     let room = rng.pick(&rooms).copied().filter(|_| !rng.chance(3));
@@ -121,7 +121,9 @@ pub(super) fn check(state: &State) {
         assert!(session.outcomes() <= limits::SESSION_RESULTS_MAX);
         assert_eq!(state.session_by_secret(&session.secret), Some(id));
         if session.named {
-            let holder = holders.entry(session.name.folded.clone()).or_insert((session.key, 0));
+            let holder = holders
+                .entry(session.name.folded.to_string())
+                .or_insert((session.key, 0));
             assert_eq!(holder.0, session.key, "two keys hold one name");
             holder.1 += 1;
         } else {
@@ -135,7 +137,7 @@ pub(super) fn check(state: &State) {
             .ids()
             .filter_map(|id| state.session(id))
             .filter(|session| session.rooms().contains(&room.id))
-            .map(|session| session.name.folded.clone())
+            .map(|session| session.name.folded.to_string())
             .collect();
         there.sort();
         there.dedup();

@@ -208,10 +208,7 @@ pub fn rooms(
         let make = |head, user| Command::Create {
             head,
             user,
-            room: Name {
-                shown: name.clone(),
-                folded: name.clone(),
-            },
+            room: Name::new(name, name),
             or_find: true,
         };
         let outcomes = command(net, &[link], std::slice::from_mut(session), make)?;
@@ -236,10 +233,7 @@ pub fn join(net: &mut Net, links: &[usize], sessions: &mut [Session], room: &str
     let make = |head, user| Command::Join {
         head,
         user,
-        room: Name {
-            shown: room.to_string(),
-            folded: room.to_string(),
-        },
+        room: Name::new(room, room),
     };
     command(net, links, sessions, make).map(drop)
 }

@@ -71,7 +71,9 @@ impl Core {
                     self.end();
                     return;
                 }
-                (Action::Rename { name }, Outcome::Done) => self.session.renamed(outbox::user_name(name).shown),
+                (Action::Rename { name }, Outcome::Done) => {
+                    self.session.renamed(outbox::user_name(name).shown.to_string())
+                }
                 _ => {}
             }
             self.tell(Event::Done {

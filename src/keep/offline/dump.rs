@@ -236,18 +236,18 @@ fn command(command: &Command) -> Fields {
             or_find,
         } => from("create", head)
             .text("user", &**user)
-            .text("room_name", &room.shown)
+            .text("room_name", &*room.shown)
             .with("or_find", Value::Flag(*or_find)),
-        Command::Join { head, user, room } => from("join", head).text("user", &**user).text("room_name", &room.shown),
+        Command::Join { head, user, room } => from("join", head).text("user", &**user).text("room_name", &*room.shown),
         Command::Leave { head, user, room } => from("leave", head).text("user", &**user).number("room", room.0),
         Command::Topic { head, user, room, text } => from("topic", head)
             .text("user", &**user)
             .number("room", room.0)
             .text("text", &**text),
-        Command::Rename { head, user, name } => from("rename", head).text("user", &**user).text("name", &name.shown),
+        Command::Rename { head, user, name } => from("rename", head).text("user", &**user).text("name", &*name.shown),
         Command::Skip { head, code } => from("skip", head).text("code", code.name()),
         Command::Close { head, user } => from("close", head).text("user", &**user),
-        Command::Open { name, key, .. } => of("open").text("name", &name.shown).hex("key", &key.0),
+        Command::Open { name, key, .. } => of("open").text("name", &*name.shown).hex("key", &key.0),
         Command::Touch { server, sessions } => {
             let sessions = sessions
                 .iter()

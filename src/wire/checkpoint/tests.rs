@@ -9,10 +9,7 @@ use crate::cluster::message::EntryKind;
 use crate::types::{Blob, ClientSeq, Lamport, LogIndex, Position, RoomId, Seq, SessionId, Term};
 
 fn name(text: &str) -> Name {
-    Name {
-        shown: text.to_string(),
-        folded: text.to_lowercase(),
-    }
+    Name::new(text, &text.to_lowercase())
 }
 
 fn head(state: &State) -> Head {
@@ -181,10 +178,7 @@ fn announced_lengths_are_checked_before_their_bytes_come() {
 
 #[test]
 fn the_largest_rows_fit() {
-    let long = |bytes| Name {
-        shown: "x".repeat(bytes),
-        folded: "x".repeat(bytes),
-    };
+    let long = |bytes| Name::new(&"x".repeat(bytes), &"x".repeat(bytes));
     let posted = Posted {
         room: RoomId(u64::MAX),
         seq: Seq(u64::MAX),
@@ -194,8 +188,8 @@ fn the_largest_rows_fit() {
     };
     let outcome = Outcome::Room {
         room: RoomId(u64::MAX),
-        name: "x".repeat(limits::ROOM_NAME_BYTES_MAX),
-        topic: "x".repeat(limits::TOPIC_BYTES_MAX),
+        name: "x".repeat(limits::ROOM_NAME_BYTES_MAX).into(),
+        topic: "x".repeat(limits::TOPIC_BYTES_MAX).into(),
         position: Position(u64::MAX),
         created: true,
     };
@@ -254,7 +248,7 @@ fn golden_bytes() {
         Row::Room {
             id: RoomId(1),
             name: name("Ops"),
-            topic: "t".to_string(),
+            topic: "t".into(),
             position: Position(3),
             seq: Seq(2),
         },
@@ -278,8 +272,8 @@ fn golden_bytes() {
             },
             Outcome::Room {
                 room: RoomId(1),
-                name: "Ops".to_string(),
-                topic: "t".to_string(),
+                name: "Ops".into(),
+                topic: "t".into(),
                 position: Position(3),
                 created: true,
             },

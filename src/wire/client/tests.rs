@@ -76,8 +76,8 @@ fn acknowledgements_are_encoded_as_the_response_that_they_are() {
     };
     let room = Outcome::Room {
         room: RoomId(300),
-        name: "Ops".to_string(),
-        topic: String::new(),
+        name: "Ops".into(),
+        topic: "".into(),
         position: Position(7),
         created: true,
     };

@@ -124,7 +124,7 @@ fn in_room() -> Outcome {
     Outcome::Room {
         room: ROOM,
         name: "lobby".into(),
-        topic: String::new(),
+        topic: "".into(),
         position: Position(5),
         created: false,
     }

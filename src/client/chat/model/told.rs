@@ -93,7 +93,7 @@ impl Model {
                     ..
                 },
             ) => {
-                self.joined(room, name, &topic, position);
+                self.joined(room, name.to_string(), &topic, position);
             }
             (Purpose::Join(room), Outcome::Refused(Code::NoSuchRoom)) => {
                 let room = render::clean(&room);
