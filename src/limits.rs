@@ -207,8 +207,11 @@ pub const OFFLINE_PLACES_MAX: usize = 10_000;
 pub const SEAL_AFTER: Span = Span::from_ms(50);
 /// What the system reads and writes of a file at least; or a multiple of that.
 pub const BLOCK_BYTES: usize = 4096;
-/// Bytes of the next segment that are written in one step: so much a sync of the writer may have to wait for.
+/// Bytes of the next segment that are written in one step: so much a write of the log may have to wait for.
 pub const PREWRITE_STEP_BYTES: usize = 256 * 1024;
+/// Bytes of the next segment after which they are synced: so much, at most, a sync of the log may have to wait for, where the disk has a
+/// cache of its own, or the file system takes direct writes for others.
+pub const PREWRITE_SYNC_BYTES: usize = 4 * 1024 * 1024;
 /// The rest between two such steps, unless the current segment fills faster.
 pub const PREWRITE_PAUSE: Span = Span::from_ms(5);
 /// The rest after a step that failed (the disk is full): the writer itself ends the process if it comes to that.
@@ -260,10 +263,11 @@ pub const PEER_ACCEPTS_PER_TURN: usize = 12;
 pub const DATAGRAMS_PER_TURN: usize = 256;
 /// Bytes of answers waiting for one client; a client that lets more pile up isn't read from until it has taken them.
 pub const OUTPUT_BYTES_MAX: usize = 512 * 1024;
-/// What the system is asked to hold of what was sent to a client and not taken; it makes that twice as much, for what it adds itself. Left to
-/// itself it goes up to 4 MiB a client, and a thousand that read nothing use up what it has for all sockets: the servers' own links then
-/// crawl.
-pub const CLIENT_SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// What the system is asked to hold, in each direction, of what one side of a client's connection has sent and the other hasn't taken; it
+/// makes that twice as much, for what it adds itself. Left to itself it goes up to 4 MiB and more, and a thousand clients that read
+/// nothing use up what it has for all sockets (an eleventh of the memory, `tcp_mem`): the servers' own links then crawl. With this, so
+/// many as 700 a GiB of the machine's memory may stop reading. A client gets some 64 KiB a round trip at least.
+pub const CLIENT_SOCKET_BYTES: usize = 64 * 1024;
 /// Bytes of frames waiting for one peer; what doesn't fit is dropped, and the link is reset so that both sides know.
 pub const PEER_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Memory that an empty buffer of a link keeps, in bytes; there are two a link.

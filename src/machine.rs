@@ -58,8 +58,8 @@ pub fn pin(processors: &[u16]) -> std::io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Has the calling thread stand back where others of this process want the processor: nobody waits for what it does. Linux counts niceness by
-/// thread, whatever POSIX says; see sched(7).
+/// Has the calling thread stand back where others of this process want the processor: for work that has time. It must not hold a lock for
+/// long that others want. Linux counts niceness by thread, whatever POSIX says; see sched(7).
 pub fn stand_back() {
     // Where it isn't granted, everything goes on as before.
     let _ = rustix::process::nice(10);
@@ -84,6 +84,18 @@ pub fn raise_descriptors(wanted: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_thread_that_stands_back_is_nicer() {
+        let nice = || rustix::process::nice(0).unwrap();
+        let before = nice();
+        let there = std::thread::spawn(move || {
+            stand_back();
+            nice()
+        });
+        assert_eq!(there.join().unwrap(), (before + 10).min(19));
+        assert_eq!(nice(), before);
+    }
 
     #[test]
     fn a_name_can_not_forge_the_fields() {

@@ -375,17 +375,11 @@ fn the_scripts_type_options_that_exist() {
     for script in fs::read_dir(package().join("scripts")).unwrap() {
         let path = script.unwrap().path();
         let text = fs::read_to_string(&path).unwrap().replace("\\\n", " ");
-        for line in text.lines() {
-            let Some((_, call)) = line.split_once("\"$bin/") else {
-                continue;
-            };
+        let calls_in = |line| str::split(line, "\"$bin/").skip(1).map(move |call| (line, call));
+        for (line, call) in text.lines().flat_map(calls_in) {
             let call = call.replace('"', "");
-            let call: Vec<&str> = call
-                .split(['<', '>', '|', ';', '&', ')'])
-                .next()
-                .unwrap()
-                .split(' ')
-                .collect();
+            let call = call.split(['<', '>', '|', ';', '&']).next().unwrap();
+            let call: Vec<&str> = call.split(' ').map(|word| word.trim_end_matches(')')).collect();
             // The longest name that the words begin with: a subcommand rather than its program.
             let names = |table: &&&Table| {
                 table
@@ -395,7 +389,10 @@ fn the_scripts_type_options_that_exist() {
             };
             let table = tables.iter().filter(names).max_by_key(|table| table.name.len());
             let table = table.unwrap_or_else(|| panic!("{}: {line}", path.display()));
-            for word in call.iter().filter(|word| word.starts_with('-') && word.len() > 1) {
+            for word in call
+                .iter()
+                .filter(|word| word.starts_with('-') && !["-", "--"].contains(word))
+            {
                 let known = table.all_options().any(|option| match word.strip_prefix("--") {
                     Some(long) => long == option.long,
                     None => word.chars().nth(1) == option.short,

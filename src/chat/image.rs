@@ -386,7 +386,7 @@ impl Builder {
         Ok(())
     }
 
-    fn outcomes(&mut self, outcomes: Vec<Outcome>) -> Result<(), ImageError> {
+    fn outcomes(&mut self, mut outcomes: Vec<Outcome>) -> Result<(), ImageError> {
         check_piece(outcomes.len(), limits::IMAGE_OUTCOMES_MAX, "outcomes in a row")?;
         let Some(session) = &mut self.open else {
             return Err(ImageError::Order("outcomes without a session"));
@@ -394,11 +394,20 @@ impl Builder {
         if session.outcomes.len() + outcomes.len() > limits::SESSION_RESULTS_MAX {
             return Err(ImageError::Bounds("outcomes of a session"));
         }
-        for outcome in &outcomes {
-            if let Outcome::Room { name, topic, .. } = outcome
-                && (name.len() > limits::ROOM_NAME_BYTES_MAX || topic.len() > limits::TOPIC_BYTES_MAX)
-            {
+        for outcome in &mut outcomes {
+            let Outcome::Room { room, name, topic, .. } = outcome else {
+                continue;
+            };
+            if name.len() > limits::ROOM_NAME_BYTES_MAX || topic.len() > limits::TOPIC_BYTES_MAX {
                 return Err(ImageError::Bounds("the name or topic of an outcome"));
+            }
+            // What is the same is in memory once, as it was.
+            if let Some(room) = self.state.rooms.get(*room) {
+                for (told, held) in [(name, &room.name.shown), (topic, &room.topic)] {
+                    if told == held {
+                        *told = Arc::clone(held);
+                    }
+                }
             }
         }
         session.outcomes.extend(outcomes);

@@ -30,10 +30,14 @@ impl Names {
         self.held.get(folded).is_none_or(|held| held.key == key)
     }
 
-    /// How the key's other sessions write the name, if any of them holds it.
+    /// The name as the sessions write it that hold it, if any does.
     #[must_use]
-    pub fn shown(&self, folded: &str) -> Option<&Arc<str>> {
-        self.held.get(folded).map(|held| &held.shown)
+    pub fn named(&self, folded: &str) -> Option<Name> {
+        let (folded, held) = self.held.get_key_value(folded)?;
+        Some(Name {
+            shown: held.shown.clone(),
+            folded: folded.clone(),
+        })
     }
 
     /// All names that are held, by their folded form.

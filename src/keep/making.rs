@@ -341,11 +341,21 @@ impl<D: Disk> Keeper<D> {
             return Ok(false);
         }
         replay.indexed_to(first.previous());
-        let (places, as_of) = {
-            let index = self.shared.read();
-            let count = (last.0 + 1).saturating_sub(first.0) as usize;
-            (index.range(GroupId::ROOT, first, last, count), index.changes())
-        };
+        // Changes are counted first: a fill that comes meanwhile is looked for once more. A little at a time, for the writer waits for
+        // this lock.
+        let as_of = self.shared.read().changes();
+        let mut places = Vec::new();
+        loop {
+            let from = LogIndex(first.0 + places.len() as u64);
+            let piece = self
+                .shared
+                .read()
+                .range(GroupId::ROOT, from, last, limits::READ_ENTRIES_MAX);
+            if piece.is_empty() {
+                break;
+            }
+            places.extend(piece);
+        }
         if first.0 + places.len() as u64 != last.0 + 1 {
             return Ok(false); // some can't be read
         }

@@ -283,7 +283,7 @@ fn files(disk: &SimDisk) -> Vec<(String, Option<Vec<u8>>)> {
 #[test]
 fn what_was_durable_survives_every_end() {
     let (mut cuts, mut records, mut begun) = (0, 0, 0);
-    for seed in 0..400 {
+    for seed in 0..300 {
         let outcome = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
             for _ in 0..12 {

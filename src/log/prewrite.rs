@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, DiskFile, is_full, of_sync};
 use super::segment::{FOLDER, Segment, temporary_name};
-use crate::limits::{DISK_KEPT_FREE_BYTES, PREWRITE_STEP_BYTES};
+use crate::limits::{DISK_KEPT_FREE_BYTES, PREWRITE_STEP_BYTES, PREWRITE_SYNC_BYTES};
 
 /// What one step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -190,12 +190,14 @@ impl<D: Disk> Prewriter<D> {
             }
             return Err(error);
         }
+        if end == segment.size || end.is_multiple_of(PREWRITE_SYNC_BYTES as u64) {
+            file.sync_data().map_err(of_sync)?;
+        }
         if end < segment.size {
             state.making = Some((file, end));
             let used = self.shared.used.load(Ordering::Relaxed);
             return Ok(Step::More { behind: end < used });
         }
-        file.sync_data().map_err(of_sync)?;
         disk.rename(&temporary, &segment.file())?;
         disk.sync_dir(FOLDER).map_err(of_sync)?;
         state.ready = Some(file);
@@ -254,6 +256,7 @@ mod tests {
     #[test]
     fn a_step_that_failed_is_begun_anew() {
         let (disk, prewriter) = prewriter();
+        prewriter.step().unwrap();
         prewriter.step().unwrap();
         disk.fail_syncs(1);
         assert!(prewriter.step().is_err());

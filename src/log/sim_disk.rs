@@ -519,8 +519,11 @@ impl DiskFile for SimFile {
         };
         let bytes = match (running, &begun) {
             (true, Ok(())) => bytes,
-            // This is where it ends: in the middle.
-            (true, Err(_)) => &bytes[..bytes.len() / 2],
+            // This is where it ends: in the middle of what isn't padding.
+            (true, Err(_)) => {
+                let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+                &bytes[..end / 2]
+            }
             (false, _) => return begun,
         };
         lock(&self.state).bytes_written += bytes.len() as u64;

@@ -31,7 +31,8 @@ fn set_options(socket: &SockRef) {
     let _ = socket.set_tcp_nodelay(true);
     // A client whose machine is gone must not hold its place for ever. One that only reads slowly answers and stays.
     let _ = socket.set_tcp_keepalive(&KEEPALIVE);
-    let _ = socket.set_send_buffer_size(limits::CLIENT_SEND_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(limits::CLIENT_SOCKET_BYTES);
+    let _ = socket.set_recv_buffer_size(limits::CLIENT_SOCKET_BYTES);
 }
 
 /// All connections of clients.
@@ -399,6 +400,6 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
-        assert!(sent <= 4 * limits::CLIENT_SEND_BUFFER_BYTES, "{sent} bytes");
+        assert!(sent <= 4 * limits::CLIENT_SOCKET_BYTES, "{sent} bytes");
     }
 }

@@ -57,8 +57,10 @@ impl State {
             return Err(Code::SessionsFull);
         }
         // All sessions of a key that have a name write it alike: the newcomer gets it as it is.
-        let shown = self.names.shown(&name.folded).unwrap_or(&name.shown);
-        let name = Name::new(shown, &name.folded);
+        let name = match self.names.named(&name.folded) {
+            Some(held) => held,
+            None => Name::new(&name.shown, &name.folded),
+        };
         if !self.names.take(&name, key) {
             return Err(Code::NameTaken);
         }
@@ -312,6 +314,7 @@ impl State {
         if session.named {
             self.names.let_go(&session.name.folded);
         }
+        let name = &Name::new(&name.shown, &name.folded);
         self.names.take(name, session.key);
         let old = std::mem::replace(&mut session.name, name.clone());
         for room in session.rooms() {

@@ -3,6 +3,7 @@
 use super::random::{check, random_command, random_stamp};
 use super::*;
 use crate::rng::Rng;
+use std::sync::Arc;
 
 fn build(rows: impl IntoIterator<Item = Row>) -> Result<State, ImageError> {
     let mut builder = Builder::new();
@@ -46,6 +47,25 @@ fn a_state_of_rows_is_the_state_and_goes_on_as_it_would() {
             assert_eq!(again.as_ref(), Ok(&state), "seed {seed}");
             assert!(again.is_ok_and(|again| again.rows().eq(state.rows())));
         }
+    }
+}
+
+#[test]
+fn a_name_is_in_memory_once_after_rows_as_before() {
+    let mut log = Log::new();
+    let ann = log.open("Ann", 1);
+    log.join(ann, "lobby");
+    let again = build(log.state.rows()).unwrap();
+    for state in [&log.state, &again] {
+        let (session, room) = (state.session(ann).unwrap(), state.room(RoomId::LOBBY).unwrap());
+        assert!(Arc::ptr_eq(&room.name.shown, &room.name.folded));
+        let Some(Outcome::Room { name: told, topic, .. }) = session.outcome(session.last) else {
+            panic!("no outcome");
+        };
+        assert!(Arc::ptr_eq(told, &room.name.shown) && Arc::ptr_eq(topic, &room.topic));
+        let held = state.names.named("ann").unwrap();
+        assert!(Arc::ptr_eq(&held.folded, &session.name.folded));
+        assert!(Arc::ptr_eq(&held.shown, &session.name.shown));
     }
 }
 
